@@ -1,0 +1,63 @@
+"""Every error of the project, in one tree.
+
+::
+
+    DditError
+    ├── RequestError            the user's input; the message names file, line, rule and cure
+    ├── ConfigError             a setting, a config file or an installation
+    ├── ServiceError            an embedded service did not start, or stopped by itself
+    ├── ArtifactError           a handoff, checkpoint or artifact is missing or unreadable
+    ├── IllegalTransition       our bug: a move that the lifecycle table does not know
+    ├── StateConflict           lost a race: somebody else has moved the job on; nothing was changed
+    │   └── LeadershipLost      another scheduler leads now
+    └── PhaseError              a phase failed with a cause of its own
+        ├── RetryablePhaseError another attempt may succeed
+        └── OutOfMemory         this shape does not fit on this worker
+
+A message says what, the value, the rule and the cure. Errors of libraries are translated at the
+edges with ``raise ... from``.
+"""
+
+
+class DditError(Exception):
+    """The root: catch this to catch everything that ddit-batch raises on purpose."""
+
+
+class RequestError(DditError):
+    """The user's input is wrong."""
+
+
+class ConfigError(DditError):
+    """A setting, a config file or the installation is wrong."""
+
+
+class ServiceError(DditError):
+    """An embedded service (Postgres, Valkey, scheduler, worker) did not come up or went away."""
+
+
+class ArtifactError(DditError):
+    """A handoff, checkpoint or artifact is missing from the store or cannot be read."""
+
+
+class IllegalTransition(DditError):  # noqa: N818 -- named for the event, as the lifecycle does
+    """A move that the lifecycle table does not know was asked for; nothing was changed."""
+
+
+class StateConflict(DditError):  # noqa: N818
+    """The job is no longer in the state or attempt that the writer believed; nothing was changed."""
+
+
+class LeadershipLost(StateConflict):
+    """Another scheduler has taken the lead; this one's transaction was rolled back."""
+
+
+class PhaseError(DditError):
+    """A phase failed with a cause of its own: the same attempt would fail again."""
+
+
+class RetryablePhaseError(PhaseError):
+    """A phase failed, and another attempt may succeed."""
+
+
+class OutOfMemory(PhaseError):  # noqa: N818
+    """The shape does not fit into the memory of this worker's device."""
