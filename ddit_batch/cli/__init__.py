@@ -1,4 +1,5 @@
 """The command line. Placeholder until the commands stand."""
 
+
 def main() -> None:
     """Say that there is nothing yet."""
