@@ -42,6 +42,10 @@ class Settings(BaseSettings):
     torch_threads: int = 0
     """CPU threads of one worker's torch; 0 leaves torch's own choice."""
 
+    # how to decide
+    policy: str = "static"
+    """Which of ``ddit_batch/policy/`` places jobs on workers."""
+
     # patience
     lease_s: float = 3.0
     """A worker whose lease was not renewed for this long is lost, on the database's clock."""
@@ -49,7 +53,7 @@ class Settings(BaseSettings):
     """How often a worker renews its lease."""
     tick_s: float = 0.25
     """How long the scheduler sleeps when nothing wakes it."""
-    reconcile_s: float = 1.0
+    reconcile_s: float = 0.5
     """How often the scheduler compares the broker's queues with the database."""
     drain_s: float = 20.0
     """How long a stopping worker may take to checkpoint and give its job back."""

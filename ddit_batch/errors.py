@@ -44,7 +44,7 @@ class IllegalTransition(DditError):  # noqa: N818 -- named for the event, as the
 
 
 class StateConflict(DditError):  # noqa: N818
-    """The job is no longer in the state or attempt that the writer believed; nothing was changed."""
+    """The job is not in the state or attempt that the writer believed; nothing was changed."""
 
 
 class LeadershipLost(StateConflict):

@@ -74,6 +74,11 @@ WAITING_STATE: dict[Phase, JobState] = {
 }
 """The state of a job that waits for that phase."""
 
+PHASE_OF: dict[JobState, Phase] = {
+    state: phase for table in (WAITING_STATE, WORKING_STATE) for phase, state in table.items()
+}
+"""The phase that a live state waits for or is in."""
+
 FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 LIVE_STATES = frozenset(JobState) - FINAL_STATES
 HELD_STATES = frozenset(WORKING_STATE.values())
@@ -101,3 +106,17 @@ def task_id(job_id: JobId, phase: Phase, attempt: int) -> str:
 def root_id(job_id: JobId) -> str:
     """The Celery root id that all tasks of a job share: that of its first encode attempt."""
     return task_id(job_id, Phase.ENCODE, 1)
+
+
+def queue_of(phase: Phase, worker: WorkerName | None = None) -> str:
+    """The queue of *phase*: shared by its workers, or private to *worker*.
+
+    DiT work always goes to a worker of the policy's choice, so it has private queues only.
+    """
+    return f"{phase}.{worker}" if worker else str(phase)
+
+
+def worker_of_queue(queue: str) -> WorkerName | None:
+    """The worker that a private queue belongs to; None for a shared one."""
+    _, dot, name = queue.partition(".")
+    return WorkerName(name) if dot else None

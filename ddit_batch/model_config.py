@@ -101,6 +101,8 @@ def load_model_config(path: Path) -> ModelConfig:
         raise ConfigError(f"model config {path}: {exc.strerror}") from exc
     except yaml.YAMLError as exc:
         raise ConfigError(f"model config {path} is not YAML: {exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"model config {path} is not UTF-8 (byte {exc.start})") from exc
     except ValidationError as exc:
         first = exc.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
@@ -121,16 +123,27 @@ def from_folder(folder: Path) -> ModelConfig:
             f"{folder} is not a pipeline in diffusers' format (needs model_index.json and "
             f"transformer/config.json): {exc}"
         ) from exc
-    if index.get("_class_name") != "WanPipeline":
-        raise ConfigError(
-            f"{folder} holds a {index.get('_class_name')}; supported: WanPipeline (Wan 2.1)"
+    found = index.get("_class_name") if isinstance(index, dict) else None
+    if found != "WanPipeline":
+        raise ConfigError(f"{folder} holds a {found}; supported: WanPipeline (Wan 2.1)")
+    if any(index.get("transformer_2") or ()) or index.get("expand_timesteps"):
+        raise ConfigError(f"{folder} holds a Wan 2.2 pipeline; supported: WanPipeline (Wan 2.1)")
+    heads = transformer.get("num_attention_heads") if isinstance(transformer, dict) else None
+    try:
+        return ModelConfig.model_validate(
+            {
+                "name": folder.resolve().name,
+                "family": Family.WAN,
+                "source": str(folder.resolve()),
+                "heads": heads,
+            }
         )
-    return ModelConfig(
-        name=folder.resolve().name,
-        family=Family.WAN,
-        source=str(folder.resolve()),
-        heads=int(transformer["num_attention_heads"]),
-    )
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        raise ConfigError(
+            f"{folder}: {first['loc'][0]}: {first['msg']} (found {first['input']!r}): rename the "
+            "folder, or write a model config (.yaml) that names it as its source"
+        ) from exc
 
 
 def known_models(extra_folder: Path | None = None) -> dict[str, ModelConfig]:

@@ -1,0 +1,247 @@
+"""The artifact store: handoffs, checkpoints and artifacts as whole files under keys.
+
+Rule 1: a key holds all of its bytes or does not exist. A local write goes to a temporary name in
+the same folder, to the disk, and then to its own name; an object store gets one put.
+Rule 2: the store knows no job and no state. Keys are made in ``artifact_keys.py``; which one counts
+is in Postgres.
+
+Errors: what is not there is an ``ArtifactError`` (the phase before must run again); anything else
+that the storage says is a ``RetryablePhaseError`` (the disk is full, the network is down: the same
+bytes may be fine later). A writer that is killed can leave a temporary file, whose name holds a
+``~`` and so is no key.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Protocol, cast
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from ddit_batch.artifact_keys import check_key, is_key
+from ddit_batch.errors import ArtifactError, ConfigError, RetryablePhaseError
+
+_CURES = {
+    errno.ENOSPC: "free some space, or set DDIT_ARTIFACTS_URL to a larger place",
+    errno.EDQUOT: "raise the quota, or set DDIT_ARTIFACTS_URL to a larger place",
+    errno.EACCES: "let this process's user write there",
+    errno.EPERM: "let this process's user write there",
+    errno.EROFS: "mount it writable, or choose another place",
+    errno.ENOTDIR: "choose a place that is a folder",
+    errno.EISDIR: "move the folder of that name away",
+}
+_NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What a file system says of a key that nothing is under, or that is a folder of keys."""
+_ANY_CURE = "check that the storage is up and reachable"
+
+
+class _FileSystem(Protocol):
+    """The part of fsspec's interface that is used here."""
+
+    def cat_file(self, path: str) -> bytes: ...
+
+    def find(self, path: str) -> list[str]: ...
+
+    def info(self, path: str) -> dict[str, object]: ...
+
+    def pipe_file(self, path: str, value: bytes) -> None: ...
+
+    def rm_file(self, path: str) -> None: ...
+
+
+class ArtifactStore:
+    """Whole files under keys, in a local folder or at any URL that fsspec knows."""
+
+    def __init__(self, url: str) -> None:
+        """*url* is a folder or, for example, ``s3://bucket/ddit``; it need not exist yet.
+
+        Raises:
+            ConfigError: *url* is empty, or no installed package knows its protocol.
+        """
+        self.url = url
+        self._files, self._root = _open(url)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write *data* under *key*, atomically; an older value is replaced.
+
+        Raises:
+            ArtifactError: *key* is not a legal key.
+            RetryablePhaseError: The storage refused.
+        """
+        path = self._path(key)
+        with _translated("write", self._where(key)):
+            _write(self._files, path, data)
+
+    def get(self, key: str) -> bytes:
+        """What is under *key*.
+
+        Raises:
+            ArtifactError: Nothing is, or *key* is not a legal key.
+            RetryablePhaseError: The storage could not be read.
+        """
+        path = self._path(key)
+        with _translated("read", self._where(key)):
+            try:
+                return self._files.cat_file(path)
+            except _NOT_THERE as exc:
+                raise _missing(self._where(key)) from exc
+
+    def exists(self, key: str) -> bool:
+        """Whether something is under *key*. Raises as ``get`` does, but for what is missing."""
+        return self._size_bytes(key) is not None
+
+    def size_bytes(self, key: str) -> int:
+        """The size of what is under *key*. Raises as ``get`` does."""
+        size_bytes = self._size_bytes(key)
+        if size_bytes is None:
+            raise _missing(self._where(key))
+        return size_bytes
+
+    def delete(self, key: str) -> None:
+        """Remove *key*; fine if it is missing. Raises as ``put`` does."""
+        path = self._path(key)
+        with _translated("delete", self._where(key)), suppress(*_NOT_THERE):
+            self._files.rm_file(path)
+
+    def list(self, prefix: str = "") -> tuple[str, ...]:
+        """The keys in the folder *prefix* and below it, sorted; all keys if it is empty.
+
+        Raises as ``get`` does, but for what is missing.
+        """
+        top = self._path(prefix) if prefix else self._root
+        with _translated("list", self._where(prefix)):
+            try:
+                paths = self._files.find(top)
+            except FileNotFoundError:
+                return ()
+        keys = (path.removeprefix(self._root).lstrip("/") for path in paths if path != top)
+        return tuple(sorted(key for key in keys if is_key(key)))
+
+    def deliver(self, key: str, folder_url: str, name: str) -> str:
+        """Make the file *name* in *folder_url* from what is under *key*.
+
+        Returns its absolute path if it is local, else its URL.
+
+        Atomic, and safe to repeat: an older file is replaced, and whoever reads it sees the old or
+        the new one. On one local device the two are one file with two names; deleting the key
+        leaves the user's name.
+
+        Raises:
+            ArtifactError: Nothing is under *key*, or *name* is no file name.
+            ConfigError: No installed package knows the folder's protocol.
+            RetryablePhaseError: The storage refused.
+        """
+        if name in {"", ".", ".."} or not {"/", "\\", "\0"}.isdisjoint(name):
+            raise ArtifactError(f"{name!r} is no file name: see artifact_keys.file_name_for")
+        source = self._path(key)
+        files, folder = _open(folder_url)
+        target = f"{folder}/{name}"
+        local = isinstance(files, LocalFileSystem)
+        place = target if local else f"{folder_url.rstrip('/')}/{name}"
+        if not self.exists(key):
+            raise _missing(self._where(key))
+        with _translated("write", _shown(place)):
+            if local and isinstance(self._files, LocalFileSystem):
+                _replace(Path(target), lambda temporary: _link_or_copy(source, temporary))
+            else:
+                _write(files, target, self.get(key))
+        return place
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{check_key(key)}"
+
+    def _where(self, key: str) -> str:
+        return f"{_shown(self.url)}/{key}"
+
+    def _size_bytes(self, key: str) -> int | None:
+        """None if *key* is missing, or a folder of keys."""
+        path = self._path(key)
+        with _translated("look up", self._where(key)):
+            try:
+                info = self._files.info(path)
+            except _NOT_THERE:
+                return None
+        return cast("int", info["size"]) if info["type"] == "file" else None
+
+
+def _open(url: str) -> tuple[_FileSystem, str]:
+    """The file system of *url*, and the path in it."""
+    if not url:
+        raise ConfigError("the place for artifacts is empty: give a folder or a URL")
+    local = "://" not in url and "::" not in url
+    try:
+        # A listing cached in this process would hide what others write and delete.
+        files, path = url_to_fs(
+            str(Path(url).expanduser()) if local else url, use_listings_cache=False
+        )
+    except (ImportError, ValueError) as exc:
+        raise ConfigError(
+            f"no installed package opens {_shown(url)}: {exc}; use a folder, or install the package "
+            "(s3fs for s3://, gcsfs for gs://, adlfs for az://)"
+        ) from exc
+    return files, path.rstrip("/")
+
+
+def _shown(url: str) -> str:
+    """*url* for a message: without a user and password."""
+    return re.sub(r"://[^/@]*@", "://", url.rstrip("/"))
+
+
+def _write(files: _FileSystem, path: str, data: bytes) -> None:
+    if isinstance(files, LocalFileSystem):
+        _replace(Path(path), lambda temporary: temporary.write_bytes(data))
+    else:
+        files.pipe_file(path, data)
+
+
+def _replace(target: Path, fill: Callable[[Path], object]) -> None:
+    """Give *target* the file that *fill* makes at a temporary path beside it, and sync both."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".{uuid.uuid4().hex}~"
+    try:
+        fill(temporary)
+        _sync(temporary)
+        temporary.replace(target)
+    finally:
+        # After a rename between two names of one file, which does nothing, it is still there.
+        temporary.unlink(missing_ok=True)
+    _sync(target.parent)
+
+
+def _link_or_copy(source: str, temporary: Path) -> None:
+    try:
+        os.link(source, temporary)
+    except OSError:  # another device, or a file system without hard links
+        shutil.copyfile(source, temporary)
+
+
+def _sync(path: Path) -> None:
+    """Wait until the file or folder at *path* is on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _missing(where: str) -> ArtifactError:
+    return ArtifactError(f"{where} is missing: the phase that makes it must run again")
+
+
+@contextmanager
+def _translated(action: str, where: str) -> Iterator[None]:
+    """Turn what the storage raises into our errors, with what, where and the cure."""
+    try:
+        yield
+    except OSError as exc:
+        reason = exc.strerror or str(exc) or type(exc).__name__
+        cure = _CURES.get(exc.errno or 0, _ANY_CURE)
+        raise RetryablePhaseError(f"cannot {action} {where}: {reason}: {cure}") from exc

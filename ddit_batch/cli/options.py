@@ -1,0 +1,69 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import click
+
+from ddit_batch.embedded.home import Home
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_Decorator = Callable[[Callable[_P, _R]], Callable[_P, _R]]
+
+
+def _as_home(_: click.Context, __: click.Parameter, value: Path) -> Home:
+    return Home(value)
+
+
+home_option = click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".ddit"),
+    show_default=True,
+    envvar="DDIT_HOME",
+    callback=_as_home,
+    help="Folder of the embedded cluster: databases, store, logs.",
+)
+
+model_option = click.option(
+    "--model",
+    default="tiny-wan",
+    show_default=True,
+    help="Model of lines that name none: a name, a config file, or a folder in diffusers' format.",
+)
+
+
+def _as_pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = [value.partition("=") for value in values]
+    for name, equals, _value in pairs:
+        if not (name and equals):
+            raise click.BadParameter(f"{name!r} is not of the form key=value")
+    return {name: value for name, _equals, value in pairs}
+
+
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_as_pairs,
+    help="Default of a field for lines that do not give it; may be repeated.",
+)
+
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="DiT workers. One encode and one VAE worker come with them.",
+)
+
+flower_option = click.option(
+    "--flower/--no-flower", default=True, show_default=True, help="Watch tasks in a browser."
+)
+
+file_argument = click.argument("file", type=click.Path(allow_dash=True))

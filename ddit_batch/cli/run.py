@@ -1,0 +1,205 @@
+"""``ddit run``: a file becomes videos, with a cluster of its own."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from sqlalchemy import Engine
+
+from ddit_batch.artifact import ArtifactStore
+from ddit_batch.artifact_keys import file_name_for
+from ddit_batch.cli.display import BatchDisplay, Look
+from ddit_batch.cli.options import (
+    file_argument,
+    flower_option,
+    home_option,
+    model_option,
+    set_option,
+    workers_option,
+)
+from ddit_batch.cli.prompts import Prompts, load_prompts, submit_prompts
+from ddit_batch.cli.threads import threads_for
+from ddit_batch.config import load_settings
+from ddit_batch.db import status
+from ddit_batch.db.engine import make_engine
+from ddit_batch.delivery import deliver
+from ddit_batch.embedded.cluster import start_cluster, stop_cluster
+from ddit_batch.embedded.home import ClusterState, Home, running_cluster
+from ddit_batch.embedded.plan import ClusterPlan
+from ddit_batch.embedded.process import tail
+from ddit_batch.errors import ServiceError
+from ddit_batch.job import BatchId, JobState
+
+POLL_S = 0.25
+HOPELESS_RESTARTS = 3
+"""A child that was restarted this often is not going to come up; its log says why."""
+STOPPED_EXIT_CODE = 130
+
+
+@click.command()
+@file_argument
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("videos"),
+    show_default=True,
+    help="Folder for <custom_id>.mp4 and <custom_id>.json.",
+)
+@workers_option
+@model_option
+@set_option
+@home_option
+@flower_option
+def run(
+    file: str,
+    out: Path,
+    workers: int,
+    model: str,
+    overrides: dict[str, str],
+    home: Home,
+    flower: bool,
+) -> None:
+    """Turn FILE into videos: start what is needed, show progress, stop what was started.
+
+    The same command again goes on where it was stopped: finished videos are kept, half-done ones
+    continue at their last step.
+
+    \b
+    ddit run prompts.jsonl --out videos
+    """
+    prompts = load_prompts(
+        file, model=model, overrides=overrides, models_folder=load_settings().models_folder
+    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    plan = ClusterPlan(
+        dit_workers=workers,
+        models=prompts.models,
+        flower=flower,
+        torch_threads=threads_for(workers),
+    )
+    try:
+        with _cluster(home, plan) as cluster:
+            engine = make_engine(cluster.database_url)
+            try:
+                succeeded = _run_batch(engine, home, cluster, prompts, out)
+            finally:
+                engine.dispose()
+    except KeyboardInterrupt:
+        click.echo("stopped; the same command goes on from here", err=True)
+        sys.exit(STOPPED_EXIT_CODE)
+    if not succeeded:
+        sys.exit(1)
+
+
+@contextmanager
+def _cluster(home: Home, plan: ClusterPlan) -> Iterator[ClusterState]:
+    """The cluster that runs in *home*, or one for the length of the block."""
+    state = running_cluster(home)
+    if state is not None:
+        click.echo(f"using the cluster that runs in {home.path}", err=True)
+        yield state
+        return
+    click.echo(f"starting a cluster in {home.path} ...", err=True)
+    state = start_cluster(home, plan, with_parent=True)
+    if state.flower_url:
+        click.echo(f"Flower: {state.flower_url}", err=True)
+    try:
+        yield state
+    except KeyboardInterrupt:
+        click.echo("stopping: running jobs checkpoint and wait (Ctrl-C again to hurry)", err=True)
+        raise
+    finally:
+        _stop(home)
+
+
+def _stop(home: Home) -> None:
+    try:
+        stop_cluster(home)
+    except KeyboardInterrupt:
+        stop_cluster(home)  # asked again: the supervisor hurries
+
+
+def _run_batch(
+    engine: Engine, home: Home, cluster: ClusterState, prompts: Prompts, out: Path
+) -> bool:
+    """Submit, watch until nothing is left to do, deliver, sum up. False: a job failed."""
+    submission = submit_prompts(engine, prompts, out=out, new=False)
+    batch_id = submission.batch_id
+    before = _look(engine, batch_id)
+    if not submission.created:
+        click.echo(
+            f"batch {batch_id} goes on: {before.batch.done} of {before.batch.total} done", err=True
+        )
+    begun_s = time.monotonic()
+    with BatchDisplay(prompts.name) as display:
+        while not (look := _look(engine, batch_id)).batch.is_done:
+            display.show(look)
+            _check_health(home)
+            time.sleep(POLL_S)
+        display.show(look)
+    _deliver_missing(engine, batch_id, ArtifactStore(cluster.artifacts_url), out)
+    return _sum_up(
+        engine,
+        look,
+        out,
+        newly=look.batch.done - before.batch.done,
+        seconds=time.monotonic() - begun_s,
+    )
+
+
+def _look(engine: Engine, batch_id: BatchId) -> Look:
+    (batch,) = status.batches(engine, batch_id)
+    done, total = status.steps_done(engine, batch_id)
+    return Look(
+        batch=batch,
+        running=status.running_jobs(engine, batch_id),
+        steps_done=done,
+        steps=total,
+    )
+
+
+def _check_health(home: Home) -> None:
+    """Raise ServiceError when waiting on makes no sense."""
+    state = running_cluster(home)
+    if state is None:
+        raise ServiceError(
+            f"the cluster has ended; see {home.log('supervisor')}. Nothing is lost: "
+            "the same command goes on from here"
+        )
+    for name, restarts in state.restarts.items():
+        if restarts >= HOPELESS_RESTARTS:
+            raise ServiceError(
+                f"{name} does not come up (restarted {restarts} times); "
+                f"{home.log(name)} ends with:\n{tail(home.log(name))}"
+            )
+
+
+def _deliver_missing(engine: Engine, batch_id: BatchId, store: ArtifactStore, out: Path) -> None:
+    """Make the user's files that are not there: a worker may have died between commit and file."""
+    for job in status.finished_jobs(engine, batch_id):
+        names = (file_name_for(job.custom_id, suffix) for suffix in (".mp4", ".json"))
+        if job.artifact_key and job.manifest_key and not all((out / n).exists() for n in names):
+            deliver(
+                store,
+                str(out.resolve()),
+                custom_id=job.custom_id,
+                artifact_key=job.artifact_key,
+                manifest_key=job.manifest_key,
+            )
+
+
+def _sum_up(engine: Engine, look: Look, out: Path, *, newly: int, seconds: float) -> bool:
+    jobs = look.batch.jobs
+    for job in status.finished_jobs(engine, look.batch.batch_id):
+        if job.state is JobState.FAILED:
+            click.echo(f"{job.custom_id}: {job.failure_code}: {job.failure_message}", err=True)
+    counts = ", ".join(f"{jobs[state]} {state}" for state in JobState if jobs.get(state))
+    rate = f", {newly / seconds * 60:.1f} videos a minute" if newly else ""
+    click.echo(f"{counts} in {seconds:.1f} s{rate}; videos in {out}", err=True)
+    return jobs.get(JobState.SUCCEEDED, 0) == look.batch.total

@@ -1,0 +1,140 @@
+"""The commands that a service manager, ``compose.yaml`` or the embedded supervisor runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+import click
+
+from ddit_batch.config import Settings, load_settings, require
+from ddit_batch.control import LiveControl
+from ddit_batch.db import migrate
+from ddit_batch.db.engine import make_engine
+from ddit_batch.db.scheduler_store import SchedulerStore
+from ddit_batch.dispatch import Dispatcher, make_celery
+from ddit_batch.job import Phase, WorkerName, queue_of
+from ddit_batch.logs import set_up_logging
+from ddit_batch.policy import make_policy
+from ddit_batch.scheduler.core import Limits
+from ddit_batch.scheduler.live import LiveDriver, Pace
+from ddit_batch.scheduler.service import serve
+
+
+@click.command()
+def scheduler() -> None:
+    """Decide who works on what, until told to stop. Two may run: one leads.
+
+    \b
+    DDIT_DATABASE_URL=... DDIT_BROKER_URL=... ddit scheduler
+    """
+    settings = load_settings()
+    require(settings, "database_url", "broker_url")
+    set_up_logging()
+    engine = make_engine(settings.database_url.get_secret_value(), pool_size=4)
+    migrate.check_schema(engine)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    serve(
+        engine,
+        lambda store: _driver(settings, store),
+        tick_s=settings.tick_s,
+        should_stop=stopping.is_set,
+    )
+
+
+def _driver(settings: Settings, store: SchedulerStore) -> LiveDriver:
+    broker_url = settings.broker_url.get_secret_value()
+    return LiveDriver(
+        store=store,
+        control=LiveControl(broker_url),
+        dispatcher=Dispatcher(make_celery(broker_url)),
+        policy=make_policy(settings.policy),
+        limits=Limits(
+            look_ahead=settings.look_ahead,
+            decode_backlog=settings.decode_backlog,
+            max_worker_losses=settings.max_worker_losses,
+        ),
+        pace=Pace(
+            tick_s=settings.tick_s, reconcile_s=settings.reconcile_s, lease_s=settings.lease_s
+        ),
+    )
+
+
+@click.command()
+@click.option("--phase", type=click.Choice([str(p) for p in Phase]), required=True)
+@click.option("--name", help="Unique on this host; default: the phase and a zero.")
+def worker(phase: str, name: str | None) -> None:
+    """Serve one phase on one GPU or CPU slot, until told to stop.
+
+    \b
+    DDIT_DATABASE_URL=... ddit worker --phase dit --name dit-0
+    """
+    settings = load_settings()
+    require(settings, "database_url", "broker_url", "artifacts_url")
+    own_name = WorkerName(f"{name or f'{phase}-0'}@{settings.host}")
+    queues = [queue_of(Phase(phase), own_name)]
+    if phase != Phase.DIT:
+        queues.append(queue_of(Phase(phase)))
+    environment = {**os.environ, "DDIT_WORKER_PHASE": phase, "DDIT_WORKER_NAME": own_name}
+    # A thread of its own for the task: the process goes on answering, so that Flower sees it.
+    # No child processes: CUDA and process groups do not survive a fork.
+    _become_celery(
+        [
+            "worker",
+            "--pool",
+            "threads",
+            "--concurrency",
+            "1",
+            "--queues",
+            ",".join(queues),
+            "--hostname",
+            own_name,
+            "--task-events",
+            "--without-gossip",
+            "--without-mingle",
+        ],
+        environment,
+    )
+
+
+@click.command()
+@click.option("--port", type=int, default=5555, show_default=True)
+@click.option("--address", default="127.0.0.1", show_default=True, help="Interface to bind to.")
+def flower(port: int, address: str) -> None:
+    """Watch the tasks in a browser.
+
+    \b
+    ddit flower --port 5555
+    """
+    require(load_settings(), "broker_url")
+    environment = dict(os.environ)
+    if "FLOWER_BASIC_AUTH" not in environment and address == "127.0.0.1":
+        environment["FLOWER_UNAUTHENTICATED_API"] = "true"
+    _become_celery(["flower", f"--address={address}", f"--port={port}"], environment)
+
+
+@click.group()
+def db() -> None:
+    """Look after the database."""
+
+
+@db.command()
+def upgrade() -> None:
+    """Bring the database to this release's schema; safe to repeat.
+
+    \b
+    DDIT_DATABASE_URL=... ddit db upgrade
+    """
+    settings = load_settings()
+    require(settings, "database_url")
+    migrate.upgrade(settings.database_url.get_secret_value())
+
+
+def _become_celery(words: list[str], environment: dict[str, str]) -> None:
+    """Replace this process by Celery's own command, which takes signals as it likes."""
+    command = [sys.executable, "-m", "celery", "-q", "-A", "workers.app", *words]
+    os.execve(command[0], command, environment)  # noqa: S606 -- no shell is wanted

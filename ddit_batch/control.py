@@ -1,0 +1,102 @@
+"""Live control over Valkey/Redis: mailboxes, step progress, and a look at what the broker holds.
+
+Nothing here is the truth: an empty mailbox means no change, progress is on its way to Postgres, and
+all of it may vanish at any moment and be made again. So callers treat a broker that is away
+(``redis.RedisError``) as "nothing new".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ddit_batch.job import JobId, WorkerName
+from ddit_batch.snapshot import Instruction, Progress
+
+_PROGRESS = "ddit:progress"
+_UNACKED = "unacked"
+"""Where kombu's Redis transport keeps the messages that a worker has taken but not finished."""
+
+MAILBOX_TTL_S = 60
+"""A mailbox nobody rewrites for this long is void; the scheduler rewrites it at every decision."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """The contents of a job's mailbox: state, not a message. It may be read any number of times."""
+
+    attempt: int
+    """The attempt that it is meant for."""
+    instruction: Instruction
+    group: tuple[WorkerName, ...]
+
+
+class LiveControl:
+    """A connection to the broker, for everything that is not a Celery message."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._redis: Redis = Redis.from_url(
+            redis_url(broker_url),
+            socket_timeout=1.0,
+            socket_connect_timeout=1.0,
+            retry=Retry(NoBackoff(), 1),
+            decode_responses=True,
+        )
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._redis.close()
+
+    def write_letter(self, job_id: JobId, letter: Letter) -> None:
+        """Put *letter* into the job's mailbox, in place of what was there."""
+        self._redis.set(_mailbox(job_id), json.dumps(asdict(letter)), ex=MAILBOX_TTL_S)
+
+    def read_letter(self, job_id: JobId) -> Letter | None:
+        """What the job's mailbox holds, if anything. About 60 us beside a step of seconds."""
+        found = self._redis.get(_mailbox(job_id))
+        if found is None:
+            return None
+        fields = json.loads(str(found))
+        return Letter(
+            attempt=fields["attempt"],
+            instruction=Instruction(fields["instruction"]),
+            group=tuple(fields["group"]),
+        )
+
+    def report(self, job_id: JobId, progress: Progress) -> None:
+        """Say how far a job is."""
+        self._redis.hset(_PROGRESS, job_id, json.dumps(asdict(progress)))
+
+    def reports(self) -> dict[JobId, Progress]:
+        """How far all jobs are that have said so."""
+        found = self._redis.hgetall(_PROGRESS)
+        return {JobId(str(job)): Progress(**json.loads(text)) for job, text in found.items()}
+
+    def forget_reports(self, job_ids: Iterable[JobId]) -> None:
+        """Drop what was said of jobs that are not denoised any more."""
+        if gone := list(job_ids):
+            self._redis.hdel(_PROGRESS, *gone)
+
+    def task_ids(self, queues: Iterable[str]) -> frozenset[str]:
+        """The ids of all Celery messages in *queues*, and of those taken but not finished."""
+        found: set[str] = set()
+        for queue in queues:
+            for message in self._redis.lrange(queue, 0, -1):
+                found.add(json.loads(message)["headers"]["id"])
+        for delivery in self._redis.hvals(_UNACKED):
+            found.add(json.loads(delivery)[0]["headers"]["id"])
+        return frozenset(found)
+
+
+def redis_url(broker_url: str) -> str:
+    """The URL by which the redis client knows what Celery calls *broker_url*."""
+    return broker_url.replace("redis+socket://", "unix://", 1)
+
+
+def _mailbox(job_id: JobId) -> str:
+    return f"ddit:mailbox:{job_id}"

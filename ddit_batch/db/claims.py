@@ -1,0 +1,294 @@
+"""What the holder of a job writes: its claim, its checkpoints, and one of several ends.
+
+Every method is one transaction that may be repeated after a lost answer: a repeated claim or
+finish by the same incarnation finds its own success. ``StateConflict`` means that the caller has
+lost the job and must stop without touching it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, func, insert, select, text, update
+
+from ddit_batch.db.models import Attempt, Batch, Job, Segment, Worker
+from ddit_batch.db.moves import Belief, as_believed, move, open_attempt
+from ddit_batch.errors import StateConflict
+from ddit_batch.job import (
+    WAITING_STATE,
+    WORKING_STATE,
+    Incarnation,
+    JobId,
+    JobState,
+    Phase,
+)
+from ddit_batch.lifecycle import Trigger
+from ddit_batch.request import Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A job as its new holder gets it, with what the phase needs."""
+
+    job_id: JobId
+    phase: Phase
+    attempt: int
+    incarnation: Incarnation
+    request: Request
+    embeddings_key: str | None
+    checkpoint_key: str | None
+    latents_key: str | None
+    failures: int
+    out_url: str | None
+    """Where the batch's videos appear under the user's names; None: only in the store."""
+
+    @property
+    def belief(self) -> Belief:
+        """The compare part of everything that the holder writes."""
+        return Belief(
+            job_id=self.job_id,
+            state=WORKING_STATE[self.phase],
+            attempt=self.attempt,
+            holder=self.incarnation,
+        )
+
+
+class ClaimStore:
+    """Jobs as their holders see them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def claim(self, job_id: JobId, phase: Phase, attempt: int, incarnation: Incarnation) -> Claim:
+        """Take the job's *phase* as *attempt*.
+
+        Raises:
+            StateConflict: The message is late or a duplicate, or this worker has been declared
+                lost; the job is none of the caller's business.
+        """
+        with self._engine.begin() as connection:
+            if not _already_holds(connection, job_id, phase, attempt, incarnation):
+                _check_online(connection, incarnation)
+                move(
+                    connection,
+                    Belief(job_id=job_id, state=WAITING_STATE[phase], attempt=attempt),
+                    Trigger.CLAIM,
+                    by=incarnation,
+                    changes={"holder": incarnation, "dop": 1 if phase is Phase.DIT else 0},
+                )
+                connection.execute(
+                    update(Attempt)
+                    .where(Attempt.job_id == job_id, Attempt.ended_at.is_(None))
+                    .values(incarnation=incarnation, claimed_at=func.clock_timestamp())
+                )
+                if phase is Phase.DIT:
+                    _open_segment(connection, job_id, attempt, incarnation)
+            return _read_claim(connection, job_id, phase, attempt, incarnation)
+
+    def finish_encode(self, claim: Claim, *, embeddings_key: str) -> None:
+        """The embeddings are in the store under *embeddings_key*."""
+        with self._engine.begin() as connection:
+            _finish(connection, claim, {"embeddings_key": embeddings_key})
+
+    def finish_dit(self, claim: Claim, *, latents_key: str, vae_queue: str) -> None:
+        """The latents are in the store, and Celery is about to send the VAE message.
+
+        That message's attempt is recorded here, so that the scheduler can send it again if it
+        never arrives. Its number is the one that the chain was published with: nothing else opens
+        VAE attempts while the job is ``denoising``.
+        """
+        steps = claim.request.num_inference_steps
+        with self._engine.begin() as connection:
+            if _finish(connection, claim, {"latents_key": latents_key, "step": steps, "dop": 0}):
+                number = open_attempt(connection, claim.job_id, Phase.VAE, vae_queue)
+                connection.execute(
+                    update(Job)
+                    .where(Job.id == claim.job_id)
+                    .values(attempt=number, queue=vae_queue, dispatched_at=func.clock_timestamp())
+                )
+
+    def finish_vae(self, claim: Claim, *, artifact_key: str, manifest_key: str) -> None:
+        """The artifact is complete: the job has succeeded."""
+        with self._engine.begin() as connection:
+            _finish(connection, claim, {"artifact_key": artifact_key, "manifest_key": manifest_key})
+
+    def give_back(
+        self, claim: Claim, *, reason: str, checkpoint: tuple[str, int] | None = None
+    ) -> None:
+        """Return the job to waiting, with its newest checkpoint ``(key, step)`` if there is one."""
+        changes: dict[str, Any] = {"dop": 0}
+        if checkpoint is not None:
+            key, step = checkpoint
+            changes |= {"checkpoint_key": key, "checkpoint_step": step, "step": step}
+        with self._engine.begin() as connection:
+            move(
+                connection,
+                claim.belief,
+                Trigger.GIVE_BACK,
+                by=claim.incarnation,
+                detail={"reason": reason},
+                changes=changes,
+            )
+
+    def save_checkpoint(self, claim: Claim, *, key: str, step: int) -> bool:
+        """Name *key* as the job's newest checkpoint. False: the claim is lost."""
+        with self._engine.begin() as connection:
+            connection.execute(text("SET LOCAL synchronous_commit = off"))
+            saved = connection.execute(
+                update(Job)
+                .where(*as_believed(claim.belief))
+                .values(checkpoint_key=key, checkpoint_step=step)
+            )
+        return saved.rowcount == 1
+
+    def forget_checkpoint(self, claim: Claim) -> None:
+        """The job's checkpoint cannot be read: this attempt starts over from step 0."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                update(Job)
+                .where(*as_believed(claim.belief))
+                .values(checkpoint_key=None, checkpoint_step=None, step=0)
+            )
+            connection.execute(
+                update(Segment)
+                .where(Segment.job_id == claim.job_id, Segment.ended_at.is_(None))
+                .values(from_step=0, reason="checkpoint_lost")
+            )
+
+    def cancelled(self, claim: Claim) -> None:
+        """Confirm that the work on a cancelled job has stopped."""
+        with self._engine.begin() as connection:
+            move(
+                connection,
+                claim.belief,
+                Trigger.CANCEL,
+                by=claim.incarnation,
+                changes={"dop": 0},
+            )
+
+    def fail(
+        self, claim: Claim, *, code: str, message: str, retryable: bool, max_failures: int
+    ) -> JobState:
+        """Record that the attempt failed with a cause of its own.
+
+        Returns the job's new state: waiting for another attempt, or ``failed`` when the cause
+        cannot be mended by one or *max_failures* attempts have failed.
+        """
+        again = retryable and claim.failures + 1 < max_failures
+        with self._engine.begin() as connection:
+            return move(
+                connection,
+                claim.belief,
+                Trigger.ATTEMPT_FAILED if again else Trigger.FAIL,
+                by=claim.incarnation,
+                detail={"code": code, "message": message},
+                changes={
+                    "failures": Job.failures + 1,
+                    "failure_code": code,
+                    "failure_message": message,
+                    "dop": 0,
+                },
+            )
+
+    def handoff_lost(self, claim: Claim, *, message: str) -> None:
+        """The phase's input is missing or unreadable: the phase before must run again."""
+        with self._engine.begin() as connection:
+            move(
+                connection,
+                claim.belief,
+                Trigger.HANDOFF_LOST,
+                by=claim.incarnation,
+                detail={"message": message},
+                changes={"dop": 0, "step": 0, "checkpoint_key": None, "checkpoint_step": None},
+            )
+
+
+def _finish(connection: Connection, claim: Claim, changes: dict[str, Any]) -> bool:
+    """Finish the claimed phase. False: this very attempt had finished it before."""
+    try:
+        with connection.begin_nested():
+            move(connection, claim.belief, Trigger.FINISH, by=claim.incarnation, changes=changes)
+    except StateConflict:
+        outcome = connection.execute(
+            select(Attempt.outcome).where(
+                Attempt.job_id == claim.job_id,
+                Attempt.phase == claim.phase,
+                Attempt.number == claim.attempt,
+                Attempt.incarnation == claim.incarnation,
+            )
+        ).scalar_one_or_none()
+        if outcome != Trigger.FINISH:
+            raise
+        return False
+    return True
+
+
+def _already_holds(
+    connection: Connection, job_id: JobId, phase: Phase, attempt: int, incarnation: Incarnation
+) -> bool:
+    held = Belief(job_id=job_id, state=WORKING_STATE[phase], attempt=attempt, holder=incarnation)
+    return connection.execute(select(Job.id).where(*as_believed(held))).first() is not None
+
+
+def _check_online(connection: Connection, incarnation: Incarnation) -> None:
+    """Hold the worker's row, so that it cannot be declared lost between this check and commit."""
+    state = connection.execute(
+        select(Worker.state).where(Worker.incarnation == incarnation).with_for_update(read=True)
+    ).scalar_one_or_none()
+    if state != "online":
+        raise StateConflict(f"worker incarnation {incarnation} is {state}, so it claims nothing")
+
+
+def _open_segment(
+    connection: Connection, job_id: JobId, attempt: int, incarnation: Incarnation
+) -> None:
+    name = connection.execute(
+        select(Worker.name).where(Worker.incarnation == incarnation)
+    ).scalar_one()
+    step = connection.execute(
+        update(Job)
+        .where(Job.id == job_id)
+        .values(step=func.coalesce(Job.checkpoint_step, 0))
+        .returning(Job.step)
+    ).scalar_one()
+    connection.execute(
+        insert(Segment).values(
+            job_id=job_id,
+            attempt=attempt,
+            plan_epoch=0,
+            dop=1,
+            workers=[name],
+            from_step=step,
+            reason="resume" if step else "start",
+        )
+    )
+
+
+def _read_claim(
+    connection: Connection, job_id: JobId, phase: Phase, attempt: int, incarnation: Incarnation
+) -> Claim:
+    row = connection.execute(
+        select(
+            Job.request,
+            Job.embeddings_key,
+            Job.checkpoint_key,
+            Job.latents_key,
+            Job.failures,
+            Batch.out_url,
+        )
+        .join(Batch, Batch.id == Job.batch_id)
+        .where(Job.id == job_id)
+    ).one()
+    return Claim(
+        job_id=job_id,
+        phase=phase,
+        attempt=attempt,
+        incarnation=incarnation,
+        request=Request.from_json(row.request),
+        embeddings_key=row.embeddings_key,
+        checkpoint_key=row.checkpoint_key,
+        latents_key=row.latents_key,
+        failures=row.failures,
+        out_url=row.out_url,
+    )

@@ -1,0 +1,47 @@
+"""Connections, and the one place that decides which database errors pass by themselves."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+def make_engine(database_url: str, *, pool_size: int = 2) -> Engine:
+    """A pool of at most *pool_size* connections, checked before use."""
+    return create_engine(
+        database_url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, pool_timeout=30
+    )
+
+
+def is_passing(exc: DBAPIError) -> bool:
+    """Whether the same call may succeed a moment later: server away, deadlock, serialization."""
+    if exc.connection_invalidated or isinstance(exc, OperationalError):
+        return True
+    return getattr(exc.orig, "sqlstate", None) in {"40001", "40P01", "57P01", "57P02", "57P03"}
+
+
+def persist(call: Callable[[], _T], *, give_up_s: float, what: str) -> _T:
+    """Run *call*, again and again while the database is away, for at most *give_up_s* seconds.
+
+    *call* must be safe to repeat after a commit whose answer was lost: the writers in this package
+    are, because each begins with a compare-and-set that tells its own success from a conflict.
+    """
+    deadline = time.monotonic() + give_up_s
+    pause_s = 0.05
+    while True:
+        try:
+            return call()
+        except DBAPIError as exc:
+            if not is_passing(exc) or time.monotonic() + pause_s > deadline:
+                raise
+            logger.warning("database away, will try again: %s", what, extra={"action": "db_retry"})
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 1.0)

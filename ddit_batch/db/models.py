@@ -1,0 +1,250 @@
+"""The schema as SQLAlchemy sees it. Migrations create it; a test holds the two together.
+
+The constraints state the invariants of ``design``: a state is one of the lifecycle's, a job is held
+exactly while it is worked on, a state whose input is a handoff has that handoff, a job has at most
+one live attempt and one open segment, a worker name has at most one live incarnation.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from ddit_batch.job import HELD_STATES, JobState, Phase
+
+
+def _one_of(column: str, words: object) -> str:
+    return f"{column} IN ({', '.join(repr(str(w)) for w in words)})"  # type: ignore[attr-defined]  # any iterable of words
+
+
+_HELD = _one_of("state", sorted(HELD_STATES))
+_NEEDS_EMBEDDINGS = _one_of("state", (JobState.ENCODED, JobState.DENOISING))
+_NEEDS_LATENTS = _one_of("state", (JobState.DENOISED, JobState.DECODING))
+_WAITING = _one_of("state", (JobState.QUEUED, JobState.ENCODED, JobState.DENOISED))
+_LIVE_WORKER = "state IN ('online', 'draining')"
+
+
+class Base(DeclarativeBase):
+    """All tables; times are aware UTC."""
+
+    type_annotation_map = {  # noqa: RUF012 -- SQLAlchemy's own convention
+        datetime: DateTime(timezone=True),
+        str: Text(),
+        float: Double(),
+        dict[str, Any]: JSONB(),
+        list[str]: ARRAY(Text()),
+    }
+
+
+class Batch(Base):
+    """One submitted file."""
+
+    __tablename__ = "batches"
+    __table_args__ = (UniqueConstraint("content_hash", "repeat", name="batches_content_once"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    content_hash: Mapped[str]
+    """Of requests, models and options: the same file submitted again is the same batch."""
+    repeat: Mapped[int] = mapped_column(server_default="0")
+    """Told apart from an earlier batch of the same content on purpose."""
+    name: Mapped[str]
+    out_url: Mapped[str | None]
+    """Where finished videos appear under the user's names, besides the artifact store."""
+    total: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    cancel_requested_at: Mapped[datetime | None]
+
+
+class Worker(Base):
+    """One life of one worker process."""
+
+    __tablename__ = "workers"
+    __table_args__ = (
+        CheckConstraint(_one_of("phase", Phase), name="workers_phase"),
+        CheckConstraint("state IN ('online', 'draining', 'stopped', 'lost')", name="workers_state"),
+        CheckConstraint(f"({_LIVE_WORKER}) = (ended_at IS NULL)", name="workers_end"),
+        Index("workers_live_name", "name", unique=True, postgresql_where=text(_LIVE_WORKER)),
+    )
+
+    incarnation: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    name: Mapped[str]
+    phase: Mapped[str]
+    host: Mapped[str]
+    node: Mapped[str]
+    """Groups stay inside a node."""
+    device: Mapped[str]
+    pid: Mapped[int]
+    models: Mapped[list[str]]
+    version: Mapped[str]
+    state: Mapped[str]
+    registered_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    lease_expires_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+
+class Job(Base):
+    """A request with a state. The columns after ``state`` say how far it is and who has it."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        UniqueConstraint("batch_id", "custom_id", name="jobs_custom_id"),
+        UniqueConstraint("batch_id", "line", name="jobs_line"),
+        CheckConstraint(_one_of("state", JobState), name="jobs_state"),
+        CheckConstraint(f"({_HELD}) = (holder IS NOT NULL)", name="jobs_held_while_worked_on"),
+        CheckConstraint(f"NOT {_HELD} OR dispatched_at IS NOT NULL", name="jobs_held_dispatched"),
+        CheckConstraint(
+            f"NOT {_NEEDS_EMBEDDINGS} OR embeddings_key IS NOT NULL", name="jobs_embeddings"
+        ),
+        CheckConstraint(f"NOT {_NEEDS_LATENTS} OR latents_key IS NOT NULL", name="jobs_latents"),
+        CheckConstraint("state <> 'succeeded' OR artifact_key IS NOT NULL", name="jobs_artifact"),
+        CheckConstraint("state <> 'failed' OR failure_code IS NOT NULL", name="jobs_cause"),
+        CheckConstraint("step BETWEEN 0 AND steps", name="jobs_step"),
+        CheckConstraint("checkpoint_step IS NULL OR checkpoint_key IS NOT NULL", name="jobs_ckpt"),
+        # The scheduler's window: the first waiting jobs of a state, in order.
+        Index(
+            "jobs_waiting",
+            "state",
+            text("priority DESC"),
+            "seq",
+            postgresql_where=text(f"{_WAITING} AND dispatched_at IS NULL"),
+        ),
+        Index("jobs_dispatched", "id", postgresql_where=text("dispatched_at IS NOT NULL")),
+        Index("jobs_batch_state", "batch_id", "state"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    """Order of arrival over all batches."""
+    batch_id: Mapped[str] = mapped_column(ForeignKey("batches.id"))
+    line: Mapped[int]
+    custom_id: Mapped[str]
+    model: Mapped[str]
+    priority: Mapped[int]
+    height: Mapped[int]
+    width: Mapped[int]
+    num_frames: Mapped[int]
+    steps: Mapped[int]
+    request: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    state: Mapped[str] = mapped_column(server_default="queued")
+    state_since: Mapped[datetime] = mapped_column(server_default=func.now())
+    attempt: Mapped[int] = mapped_column(server_default="0")
+    """The newest attempt at the phase that the state waits for or is in: the fencing number."""
+    queue: Mapped[str | None]
+    dispatched_at: Mapped[datetime | None]
+    """When the live attempt's message was sent; null while no attempt is live."""
+    holder: Mapped[int | None] = mapped_column(ForeignKey("workers.incarnation"))
+    step: Mapped[int] = mapped_column(server_default="0")
+    """Denoising steps done, as last reported."""
+    step_s: Mapped[float | None]
+    """Seconds of a recent step."""
+    dop: Mapped[int] = mapped_column(server_default="0")
+    embeddings_key: Mapped[str | None]
+    checkpoint_key: Mapped[str | None]
+    checkpoint_step: Mapped[int | None]
+    latents_key: Mapped[str | None]
+    artifact_key: Mapped[str | None]
+    manifest_key: Mapped[str | None]
+    failures: Mapped[int] = mapped_column(server_default="0")
+    """Attempts that ended with a cause of their own."""
+    worker_losses: Mapped[int] = mapped_column(server_default="0")
+    """Attempts that ended because their worker was lost."""
+    failure_code: Mapped[str | None]
+    failure_message: Mapped[str | None]
+    cancel_requested_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class JobEvent(Base):
+    """One state change of one job, written in the same transaction."""
+
+    __tablename__ = "job_events"
+    __table_args__ = (Index("job_events_job", "job_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    trigger: Mapped[str]
+    from_state: Mapped[str]
+    to_state: Mapped[str]
+    attempt: Mapped[int]
+    incarnation: Mapped[int | None] = mapped_column(BigInteger)
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+
+
+class Attempt(Base):
+    """One try at one phase of one job, from its dispatch to its end."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        CheckConstraint(_one_of("phase", Phase), name="attempts_phase"),
+        CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name="attempts_outcome"),
+        Index("attempts_live", "job_id", unique=True, postgresql_where=text("ended_at IS NULL")),
+    )
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    phase: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    queue: Mapped[str]
+    dispatched_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    incarnation: Mapped[int | None] = mapped_column(ForeignKey("workers.incarnation"))
+    claimed_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+    """The trigger that ended it, or ``superseded`` for a message that nobody claimed."""
+
+
+class Segment(Base):
+    """Consecutive steps of one job on one SP group: the unit of allocation history."""
+
+    __tablename__ = "segments"
+    __table_args__ = (
+        CheckConstraint("dop = cardinality(workers)", name="segments_dop"),
+        CheckConstraint("to_step IS NULL OR to_step >= from_step", name="segments_steps"),
+        CheckConstraint("(ended_at IS NULL) = (to_step IS NULL)", name="segments_end"),
+        Index("segments_open", "job_id", unique=True, postgresql_where=text("ended_at IS NULL")),
+        Index("segments_job", "job_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    attempt: Mapped[int]
+    plan_epoch: Mapped[int]
+    dop: Mapped[int]
+    workers: Mapped[list[str]]
+    """Names, the leader's first."""
+    from_step: Mapped[int]
+    to_step: Mapped[int | None]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    ended_at: Mapped[datetime | None]
+    reason: Mapped[str]
+    """Why it began: ``start``, ``resume``, later ``grow`` and ``shrink``."""
+
+
+class Leadership(Base):
+    """Which scheduler leads: one row. The term rises with every take-over."""
+
+    __tablename__ = "leadership"
+    __table_args__ = (CheckConstraint("id = 1", name="leadership_one_row"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    term: Mapped[int] = mapped_column(BigInteger)
+    holder: Mapped[str]
+    since: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,0 +1,143 @@
+"""The one way in which a job changes state: a compare-and-set, with its event and its attempt.
+
+Rule 1: nothing else writes ``jobs.state``.
+Rule 2: the target comes from the lifecycle table.
+Rule 3: the caller names the state and attempt that it believes in; if the row has moved on, nothing
+is written and the caller learns so by ``StateConflict``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, text, update
+
+from ddit_batch.db.models import Attempt, Job, JobEvent, Segment
+from ddit_batch.errors import StateConflict
+from ddit_batch.job import FINAL_STATES, HELD_STATES, Incarnation, JobId, JobState, Phase
+from ddit_batch.lifecycle import Trigger, next_state
+
+SCHEDULER_CHANNEL = "ddit_scheduler"
+"""Postgres NOTIFY channel that wakes the scheduler; the payload is a word for people."""
+
+SUPERSEDED = "superseded"
+"""Outcome of an attempt whose message nobody claimed before another was sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Belief:
+    """What a writer believes of a job: the compare part of its compare-and-set."""
+
+    job_id: JobId
+    state: JobState
+    attempt: int
+    holder: Incarnation | None = None
+
+
+def wake_scheduler(connection: Connection, why: str) -> None:
+    """Wake the scheduler when this transaction commits."""
+    connection.execute(
+        text("SELECT pg_notify(:channel, :why)"), {"channel": SCHEDULER_CHANNEL, "why": why}
+    )
+
+
+def move(
+    connection: Connection,
+    belief: Belief,
+    trigger: Trigger,
+    *,
+    by: Incarnation | None = None,
+    detail: Mapping[str, Any] | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> JobState:
+    """Move the job as the lifecycle table says, with *changes* to other columns of its row.
+
+    Leaving a held state ends the attempt and an open segment. The event is written in the same
+    transaction, which is the caller's.
+
+    Raises:
+        IllegalTransition: The table does not know the move.
+        StateConflict: The job is not as *belief* says; nothing was changed.
+    """
+    target = next_state(belief.state, trigger)
+    values = {"state": target, "state_since": func.clock_timestamp(), **(changes or {})}
+    if target not in HELD_STATES:
+        values |= {"holder": None, "dispatched_at": None, "queue": None}
+    if target in FINAL_STATES:
+        values["finished_at"] = func.clock_timestamp()
+    conditions = as_believed(belief)
+    if trigger is Trigger.CLAIM:
+        # A message whose attempt has ended may still be under way: it must not be claimed.
+        conditions.append(Job.dispatched_at.is_not(None))
+    moved = connection.execute(update(Job).where(*conditions).values(**values))
+    if moved.rowcount != 1:
+        raise StateConflict(
+            f"job {belief.job_id} is no longer {belief.state} at attempt {belief.attempt}: "
+            f"somebody else has moved it on, so '{trigger}' changed nothing"
+        )
+    connection.execute(
+        insert(JobEvent).values(
+            job_id=belief.job_id,
+            trigger=trigger,
+            from_state=belief.state,
+            to_state=target,
+            attempt=belief.attempt,
+            incarnation=by,
+            detail=dict(detail or {}),
+        )
+    )
+    if trigger is not Trigger.CLAIM:
+        end_attempt(connection, belief.job_id, outcome=trigger)
+        _close_segment(connection, belief.job_id)
+    wake_scheduler(connection, f"{belief.job_id} {trigger}")
+    return target
+
+
+def end_attempt(connection: Connection, job_id: JobId, *, outcome: str) -> None:
+    """End the job's live attempt, if it has one."""
+    connection.execute(
+        update(Attempt)
+        .where(Attempt.job_id == job_id, Attempt.ended_at.is_(None))
+        .values(ended_at=func.clock_timestamp(), outcome=outcome)
+    )
+
+
+def open_attempt(connection: Connection, job_id: JobId, phase: Phase, queue: str) -> int:
+    """Record a new attempt, about to be sent to *queue*; returns its number."""
+    number = next_number(connection, job_id, phase)
+    connection.execute(
+        insert(Attempt).values(job_id=job_id, phase=phase, number=number, queue=queue)
+    )
+    return number
+
+
+def next_number(connection: Connection, job_id: JobId, phase: Phase) -> int:
+    """The number that the next attempt at *phase* gets."""
+    newest = select(func.coalesce(func.max(Attempt.number), 0)).where(
+        Attempt.job_id == job_id, Attempt.phase == phase
+    )
+    return int(connection.execute(newest).scalar_one()) + 1
+
+
+def as_believed(belief: Belief) -> list[Any]:
+    """The conditions under which a write on behalf of *belief* may touch the job's row."""
+    conditions: list[Any] = [
+        Job.id == belief.job_id,
+        Job.state == belief.state,
+        Job.attempt == belief.attempt,
+    ]
+    if belief.holder is not None:
+        conditions.append(Job.holder == belief.holder)
+    return conditions
+
+
+def _close_segment(connection: Connection, job_id: JobId) -> None:
+    """Close the job's open segment at the step that the job's row names."""
+    step = select(func.greatest(Job.step, Segment.from_step)).where(Job.id == job_id)
+    connection.execute(
+        update(Segment)
+        .where(Segment.job_id == job_id, Segment.ended_at.is_(None))
+        .values(ended_at=func.clock_timestamp(), to_step=step.correlate(Segment).scalar_subquery())
+    )

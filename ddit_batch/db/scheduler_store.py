@@ -1,0 +1,315 @@
+"""What the scheduler reads and writes. Every write checks that its term still leads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine, func, select, text, union_all, update
+from sqlalchemy.orm import Session, defer
+
+from ddit_batch.db.leases import LIVE_WORKER_STATES
+from ddit_batch.db.models import Batch, Job, Leadership, Worker
+from ddit_batch.db.moves import SUPERSEDED, Belief, end_attempt, move, next_number, open_attempt
+from ddit_batch.errors import LeadershipLost, StateConflict
+from ddit_batch.job import (
+    HELD_STATES,
+    PHASE_OF,
+    WAITING_STATE,
+    Incarnation,
+    JobId,
+    JobState,
+    Phase,
+    Shape,
+    WorkerName,
+    worker_of_queue,
+)
+from ddit_batch.lifecycle import Trigger
+from ddit_batch.snapshot import JobView, Progress, Snapshot, Whereabouts, WorkerView
+
+
+class SchedulerStore:
+    """The database as the leading scheduler of one *term* sees it."""
+
+    def __init__(self, engine: Engine, *, term: int) -> None:
+        self._engine = engine
+        self._term = term
+
+    def snapshot(self, *, window: int, may_lose_workers: bool) -> Snapshot:
+        """The world now: all jobs under way, and the first *window* of each waiting state."""
+        with Session(self._engine) as session:
+            workers = _read_workers(session)
+            jobs = _read_jobs(session, window, workers)
+            waiting_to_decode = session.execute(
+                select(func.count()).where(Job.state == JobState.DENOISED)
+            ).scalar_one()
+        return Snapshot(
+            now_s=time.monotonic(),
+            jobs=jobs,
+            workers=workers,
+            waiting_to_decode=waiting_to_decode,
+            may_lose_workers=may_lose_workers,
+        )
+
+    def lose_worker(self, incarnation: Incarnation) -> bool:
+        """Declare the incarnation lost, if its lease is still expired. False: it was renewed."""
+        with self._leading() as connection:
+            lost = connection.execute(
+                update(Worker)
+                .where(
+                    Worker.incarnation == incarnation,
+                    Worker.state.in_(LIVE_WORKER_STATES),
+                    Worker.lease_expires_at < func.clock_timestamp(),
+                )
+                .values(state="lost", ended_at=func.clock_timestamp())
+            )
+            return lost.rowcount == 1
+
+    def rescue(self, job: JobView) -> None:
+        """Take the job back from a holder that is no longer live, one phase back.
+
+        Raises:
+            StateConflict: The holder is live after all, or the job has moved on.
+        """
+        with self._leading() as connection:
+            _check_gone(connection, job)
+            move(
+                connection,
+                _belief(job),
+                Trigger.WORKER_LOST,
+                by=job.holder,
+                changes={"worker_losses": Job.worker_losses + 1, "dop": 0},
+            )
+
+    def give_up(self, job: JobView) -> None:
+        """Fail a job that has outlived too many workers.
+
+        Raises:
+            StateConflict: The holder is live after all, or the job has moved on.
+        """
+        losses = job.worker_losses + 1
+        message = (
+            f"{losses} workers died while they worked on this job, the last in {job.state}: "
+            "it probably kills them (too large a shape for the memory?); "
+            "try it with a smaller shape, and see the workers' logs"
+        )
+        with self._leading() as connection:
+            _check_gone(connection, job)
+            move(
+                connection,
+                _belief(job),
+                Trigger.FAIL,
+                by=job.holder,
+                detail={"code": "worker_lost", "message": message},
+                changes={
+                    "worker_losses": losses,
+                    "dop": 0,
+                    "failure_code": "worker_lost",
+                    "failure_message": message,
+                },
+            )
+
+    def cancel(self, job: JobView) -> None:
+        """End a cancelled job that nobody holds.
+
+        Raises:
+            StateConflict: A worker has claimed it meanwhile; it will be told.
+        """
+        with self._leading() as connection:
+            move(connection, _belief(job), Trigger.CANCEL)
+
+    def withdraw(self, job: JobView) -> None:
+        """Make void the message of the live attempt; a late claim of it is refused.
+
+        Raises:
+            StateConflict: It has been claimed meanwhile.
+        """
+        with self._leading() as connection:
+            _update_waiting(connection, job, {"queue": None, "dispatched_at": None})
+            end_attempt(connection, job.job_id, outcome=SUPERSEDED)
+
+    def open_attempt(self, job: JobView, queue: str) -> tuple[int, int]:
+        """Record a new attempt at the phase that the job waits for, about to be sent to *queue*.
+
+        Returns its number, and the number that the VAE attempt behind a DiT attempt will have.
+
+        Raises:
+            StateConflict: The job has moved on.
+        """
+        with self._leading() as connection:
+            number = open_attempt(connection, job.job_id, PHASE_OF[job.state], queue)
+            _update_waiting(
+                connection,
+                job,
+                {"attempt": number, "queue": queue, "dispatched_at": func.clock_timestamp()},
+            )
+            return number, next_number(connection, job.job_id, Phase.VAE)
+
+    def resent(self, job: JobView) -> int:
+        """Note that the live attempt's message is about to be sent again.
+
+        Returns the number that the VAE attempt behind a DiT attempt will have.
+
+        Raises:
+            StateConflict: It has been claimed meanwhile, or the job has moved on.
+        """
+        with self._leading() as connection:
+            _update_waiting(connection, job, {"dispatched_at": func.clock_timestamp()})
+            return next_number(connection, job.job_id, Phase.VAE)
+
+    def record_progress(self, reports: Mapping[JobId, Progress]) -> frozenset[JobId]:
+        """Store the steps done. Returns the jobs that those attempts do not denoise any more."""
+        if not reports:
+            return frozenset()
+        statement = text(
+            "UPDATE jobs SET step = least(greatest(p.step, jobs.step), steps), step_s = p.step_s "
+            "FROM unnest(CAST(:ids AS text[]), CAST(:attempts AS int[]), CAST(:steps AS int[]), "
+            "            CAST(:seconds AS float8[])) AS p (id, attempt, step, step_s) "
+            "WHERE jobs.id = p.id AND jobs.attempt = p.attempt AND jobs.state = 'denoising' "
+            "RETURNING jobs.id"
+        )
+        with self._leading() as connection:
+            # Progress that a crash of Postgres takes back is reported again by the next step.
+            connection.execute(text("SET LOCAL synchronous_commit = off"))
+            current = connection.execute(
+                statement,
+                {
+                    "ids": list(reports),
+                    "attempts": [report.attempt for report in reports.values()],
+                    "steps": [report.step for report in reports.values()],
+                    "seconds": [report.step_s for report in reports.values()],
+                },
+            )
+            return frozenset(reports) - frozenset(current.scalars())
+
+    @contextmanager
+    def _leading(self) -> Iterator[Connection]:
+        """A transaction that commits only while this term leads."""
+        with self._engine.begin() as connection:
+            term = connection.execute(
+                select(Leadership.term).with_for_update(read=True)
+            ).scalar_one()
+            if term != self._term:
+                raise LeadershipLost(f"term {self._term} is over: the scheduler of {term} leads")
+            yield connection
+
+
+def begin_term(engine: Engine, *, holder: str) -> int:
+    """Take the lead: raise the term, so that no earlier leader can write. Returns the new term."""
+    with engine.begin() as connection:
+        return connection.execute(
+            update(Leadership)
+            .values(term=Leadership.term + 1, holder=holder, since=func.clock_timestamp())
+            .returning(Leadership.term)
+        ).scalar_one()
+
+
+def _belief(job: JobView) -> Belief:
+    return Belief(job_id=job.job_id, state=job.state, attempt=job.attempt, holder=job.holder)
+
+
+def _update_waiting(connection: Connection, job: JobView, values: Mapping[str, object]) -> None:
+    """Change the row of a job that waits as *job* says; its state stays."""
+    updated = connection.execute(
+        update(Job)
+        .where(Job.id == job.job_id, Job.state == job.state, Job.attempt == job.attempt)
+        .values(**values)
+    )
+    if updated.rowcount != 1:
+        raise StateConflict(f"job {job.job_id} is no longer {job.state} at {job.attempt}")
+
+
+def _check_gone(connection: Connection, job: JobView) -> None:
+    state = connection.execute(
+        select(Worker.state).where(Worker.incarnation == job.holder)
+    ).scalar_one_or_none()
+    if state in LIVE_WORKER_STATES:
+        raise StateConflict(f"worker {job.holder} is {state}, so job {job.job_id} stays with it")
+
+
+def _read_workers(session: Session) -> tuple[WorkerView, ...]:
+    expired = Worker.lease_expires_at < func.clock_timestamp()
+    rows = session.execute(
+        select(Worker, expired).where(Worker.state.in_(LIVE_WORKER_STATES))
+    ).tuples()
+    return tuple(
+        WorkerView(
+            name=WorkerName(worker.name),
+            incarnation=Incarnation(worker.incarnation),
+            phase=Phase(worker.phase),
+            host=worker.host,
+            node=worker.node,
+            models=frozenset(worker.models),
+            draining=worker.state == "draining",
+            lease_expired=lease_expired,
+        )
+        for worker, lease_expired in rows
+    )
+
+
+def _read_jobs(
+    session: Session, window: int, workers: tuple[WorkerView, ...]
+) -> tuple[JobView, ...]:
+    names = {worker.incarnation: worker.name for worker in workers}
+    ids = union_all(
+        select(Job.id).where(Job.dispatched_at.is_not(None)),
+        *(
+            select(
+                select(Job.id)
+                .where(Job.state == state, Job.dispatched_at.is_(None))
+                .order_by(Job.priority.desc(), Job.seq)
+                .limit(window)
+                .subquery()
+                .c.id
+            )
+            for state in WAITING_STATE.values()
+        ),
+    ).subquery()
+    age_s = func.extract("epoch", func.clock_timestamp() - Job.dispatched_at)
+    cancelled = Job.cancel_requested_at.is_not(None) | Batch.cancel_requested_at.is_not(None)
+    rows = session.execute(
+        select(Job, age_s, cancelled)
+        .join(Batch, Batch.id == Job.batch_id)
+        .where(Job.id.in_(select(ids.c.id)))
+        .options(defer(Job.request))
+    ).tuples()
+    return tuple(
+        _job_view(job, names, age_s=float(age or 0), cancel_requested=cancel_requested)
+        for job, age, cancel_requested in rows
+    )
+
+
+def _job_view(
+    job: Job,
+    names: Mapping[Incarnation, WorkerName],
+    *,
+    age_s: float,
+    cancel_requested: bool,
+) -> JobView:
+    state = JobState(job.state)
+    unclaimed = job.dispatched_at is not None and state not in HELD_STATES
+    leader = None
+    if state is JobState.DENOISING:
+        leader = names.get(Incarnation(job.holder or 0))
+    elif unclaimed and job.queue is not None:
+        leader = worker_of_queue(job.queue)
+    return JobView(
+        job_id=JobId(job.id),
+        batch_id=job.batch_id,
+        state=state,
+        priority=job.priority,
+        seq=job.seq,
+        model=job.model,
+        shape=Shape(job.height, job.width, job.num_frames),
+        steps=job.steps,
+        step=job.step,
+        attempt=job.attempt,
+        dop=job.dop,
+        message=Whereabouts.SENT if unclaimed else Whereabouts.NONE,
+        message_age_s=age_s if unclaimed else 0.0,
+        group=(leader,) if leader else (),
+        holder=Incarnation(job.holder) if job.holder is not None else None,
+        worker_losses=job.worker_losses,
+        cancel_requested=cancel_requested,
+    )

@@ -1,0 +1,106 @@
+"""A file's requests become a batch and its jobs, in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Engine, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from ddit_batch.db.models import Batch
+from ddit_batch.db.moves import wake_scheduler
+from ddit_batch.job import BatchId, JobId
+from ddit_batch.request import Request
+
+_JOB_COLUMNS = (
+    "id, batch_id, line, custom_id, model, priority, height, width, num_frames, steps, request"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What became of a submitted file."""
+
+    batch_id: BatchId
+    created: bool
+    """False: the same content had been submitted before, and this is that batch."""
+    total: int
+
+
+def submit(
+    engine: Engine,
+    requests: Sequence[Request],
+    *,
+    content_hash: str,
+    name: str,
+    out_url: str | None,
+    new: bool = False,
+) -> Submission:
+    """Store *requests* as a batch, or find the batch that has the same *content_hash*.
+
+    Two submissions of the same content at once give one batch: the second waits for the first to
+    commit. With *new*, a further batch of the same content is made.
+    """
+    with engine.begin() as connection:
+        repeat = _next_repeat(connection, content_hash) if new else 0
+        batch_id = _batch_id(content_hash, repeat)
+        created = connection.execute(
+            insert(Batch)
+            .values(
+                id=batch_id,
+                content_hash=content_hash,
+                repeat=repeat,
+                name=name,
+                out_url=out_url,
+                total=len(requests),
+            )
+            .on_conflict_do_nothing(constraint="batches_content_once")
+        ).rowcount
+        if created:
+            _copy_jobs(connection, batch_id, requests)
+            wake_scheduler(connection, f"{batch_id} submitted")
+        elif out_url is not None:
+            connection.execute(update(Batch).where(Batch.id == batch_id).values(out_url=out_url))
+    return Submission(batch_id=batch_id, created=bool(created), total=len(requests))
+
+
+def job_id(batch_id: BatchId, line: int) -> JobId:
+    """The id of the job of *line*; ids of a batch sort as its lines do."""
+    return JobId(f"{batch_id}-{line:06d}")
+
+
+def _batch_id(content_hash: str, repeat: int) -> BatchId:
+    digest = hashlib.sha256(f"{content_hash}:{repeat}".encode()).hexdigest()
+    return BatchId(f"b{digest[:10]}")
+
+
+def _next_repeat(connection: Connection, content_hash: str) -> int:
+    newest = select(func.max(Batch.repeat)).where(Batch.content_hash == content_hash)
+    repeat = connection.execute(newest).scalar_one()
+    return 0 if repeat is None else int(repeat) + 1
+
+
+def _copy_jobs(connection: Connection, batch_id: BatchId, requests: Sequence[Request]) -> None:
+    driver_connection = connection.connection.driver_connection
+    assert driver_connection is not None, "a connection in a transaction has its driver's one"
+    copy_in = f"COPY jobs ({_JOB_COLUMNS}) FROM STDIN"
+    with driver_connection.cursor() as cursor, cursor.copy(copy_in) as copy:
+        for request in requests:
+            copy.write_row(
+                (
+                    job_id(batch_id, request.line),
+                    batch_id,
+                    request.line,
+                    request.custom_id,
+                    request.model,
+                    request.priority,
+                    request.height,
+                    request.width,
+                    request.num_frames,
+                    request.num_inference_steps,
+                    json.dumps(request.to_json(), ensure_ascii=False),
+                )
+            )

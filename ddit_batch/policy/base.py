@@ -1,0 +1,48 @@
+"""What a policy is: a pure function from a snapshot to the workers that each job should have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from ddit_batch.job import JobId, JobState, Phase, WorkerName
+from ddit_batch.snapshot import JobView, Snapshot, WorkerView, order_key
+
+Decisions = Mapping[JobId, tuple[WorkerName, ...]]
+"""The target, not the change: the workers of each job that should be denoised now, the leader
+first. A job that is left out waits; one that runs and is left out gives its workers back at its
+next step boundary. The core computes the difference."""
+
+
+class Policy(Protocol):
+    """Decides who denoises what.
+
+    Reads no clock, rolls no dice and keeps nothing between calls: the same snapshot gives the same
+    decisions, in whatever order its tuples stand.
+    """
+
+    @property
+    def name(self) -> str:
+        """The word by which settings choose it."""
+        ...
+
+    def plan(self, snapshot: Snapshot) -> Decisions:
+        """The workers of every job that should be denoised now."""
+        ...
+
+
+def dit_workers(snapshot: Snapshot) -> tuple[WorkerView, ...]:
+    """The workers that may be given DiT work, in order of name."""
+    able = [w for w in snapshot.workers if w.phase is Phase.DIT and not w.draining]
+    return tuple(sorted(able, key=lambda worker: worker.name))
+
+
+def placed(snapshot: Snapshot) -> tuple[JobView, ...]:
+    """The jobs that have a group already: denoising, or sent to their leader; in order."""
+    return tuple(sorted((job for job in snapshot.jobs if job.group), key=order_key))
+
+
+def unplaced(snapshot: Snapshot) -> tuple[JobView, ...]:
+    """The jobs that wait for a group, in order."""
+    waiting = [job for job in snapshot.jobs if job.state is JobState.ENCODED and not job.group]
+    return tuple(sorted(waiting, key=order_key))

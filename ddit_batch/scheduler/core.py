@@ -1,0 +1,249 @@
+"""The decision core: a snapshot goes in, commands come out. The whole control logic is here.
+
+Rule 1: pure. No clock, no dice, no database, no state between calls: a restarted scheduler decides
+as before, and a recorded snapshot replays to the same commands.
+Rule 2: level-triggered. A decision looks at what is, never at what has just happened; a lost event,
+a repeated one or a crash between two commands is mended by the next decision.
+Rule 3: the driver carries the commands out in order, each as a compare-and-set. One that finds its
+job moved on changes nothing, and the next decision sees why.
+
+Theory of operation. The stages run in order, and each hands the world as it will be after its own
+commands to the next: workers whose lease ran out are lost; their jobs go back one phase; cancelled
+jobs that nobody holds end; messages to workers that are gone are withdrawn, lost ones sent again;
+then the policy places jobs on DiT workers, and the shared queues of the other two phases are filled
+within their bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from ddit_batch.job import (
+    PHASE_OF,
+    WAITING_STATE,
+    Incarnation,
+    JobState,
+    Phase,
+    WorkerName,
+    queue_of,
+)
+from ddit_batch.policy.base import Policy
+from ddit_batch.snapshot import Instruction, JobView, Snapshot, Whereabouts, order_key
+
+
+@dataclass(frozen=True, slots=True)
+class LoseWorker:
+    """Declare an incarnation lost: its lease ran out."""
+
+    incarnation: Incarnation
+
+
+@dataclass(frozen=True, slots=True)
+class Rescue:
+    """Take the job back from a worker that is gone, one phase back."""
+
+    job: JobView
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Fail the job: too many workers died while they held it."""
+
+    job: JobView
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End a job that was cancelled while nobody held it."""
+
+    job: JobView
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Make void a message that its addressee will not claim; the job waits again."""
+
+    job: JobView
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Open a new attempt at the phase that the job waits for, and publish it to *queue*."""
+
+    job: JobView
+    queue: str
+    group: tuple[WorkerName, ...] = ()
+    """For DiT: the workers, the leader first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resend:
+    """Publish the live attempt's message again: the broker has lost it."""
+
+    job: JobView
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Put an instruction into the mailbox of a job that a worker holds."""
+
+    job: JobView
+    instruction: Instruction
+    group: tuple[WorkerName, ...] = ()
+
+
+Command = LoseWorker | Rescue | GiveUp | Cancel | Withdraw | Send | Resend | Tell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The bounds within which the core fills queues and tries again."""
+
+    look_ahead: int
+    """Jobs encoded, or on their way to it, for each DiT worker."""
+    decode_backlog: int
+    """No new DiT starts while this many jobs wait for a VAE worker."""
+    max_worker_losses: int
+    """Lost workers after which the job is held to be what kills them."""
+
+
+Stage = tuple[Snapshot, list[Command]]
+
+
+def decide(snapshot: Snapshot, policy: Policy, limits: Limits) -> tuple[Command, ...]:
+    """What to do now, in order."""
+    world = snapshot
+    commands: list[Command] = []
+    stages: tuple[Callable[[Snapshot], Stage], ...] = (
+        _lose_workers,
+        lambda world: _rescue(world, limits),
+        _cancel,
+        _mend_messages,
+        lambda world: _place(world, policy, limits),
+        lambda world: _fill_encode(world, limits),
+        _fill_vae,
+    )
+    for stage in stages:
+        world, new = stage(world)
+        commands += new
+    return tuple(commands)
+
+
+def _lose_workers(world: Snapshot) -> Stage:
+    if not world.may_lose_workers:
+        return world, []
+    lost = [w for w in world.workers if w.lease_expired]
+    left = tuple(w for w in world.workers if not w.lease_expired)
+    commands: list[Command] = [
+        LoseWorker(w.incarnation) for w in sorted(lost, key=lambda w: w.incarnation)
+    ]
+    return replace(world, workers=left), commands
+
+
+def _rescue(world: Snapshot, limits: Limits) -> Stage:
+    """Every held job whose holder is not among the live incarnations."""
+    live = {worker.incarnation for worker in world.workers}
+    orphans = [job for job in world.jobs if job.held and job.holder not in live]
+    commands: list[Command] = []
+    after: list[JobView] = []
+    for job in sorted(orphans, key=order_key):
+        if job.worker_losses + 1 >= limits.max_worker_losses:
+            commands.append(GiveUp(job))
+        else:
+            commands.append(Rescue(job))
+            after.append(_waiting(replace(job, worker_losses=job.worker_losses + 1)))
+    return _with_jobs(world, orphans, after), commands
+
+
+def _cancel(world: Snapshot) -> Stage:
+    unwanted = [job for job in world.jobs if job.cancel_requested]
+    free = sorted((job for job in unwanted if not job.held), key=order_key)
+    held = sorted((job for job in unwanted if job.held), key=order_key)
+    commands: list[Command] = [Cancel(job) for job in free]
+    commands += [Tell(job, Instruction.CANCEL, job.group) for job in held]
+    return _with_jobs(world, free, []), commands
+
+
+def _mend_messages(world: Snapshot) -> Stage:
+    """Messages to workers that are gone are withdrawn; messages that are gone are sent again."""
+    names = {worker.name for worker in world.workers if not worker.draining}
+    sent = [job for job in world.jobs if job.message is not Whereabouts.NONE]
+    astray = [job for job in sent if job.group and not names.issuperset(job.group)]
+    lost = [job for job in sent if job.message is Whereabouts.MISSING and job not in astray]
+    commands: list[Command] = [Withdraw(job) for job in sorted(astray, key=order_key)]
+    commands += [Resend(job) for job in sorted(lost, key=order_key)]
+    return _with_jobs(world, astray, [_waiting(job) for job in astray]), commands
+
+
+def _place(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
+    """Turn the policy's targets into the difference from what is."""
+    decisions = policy.plan(world)
+    may_start = world.waiting_to_decode < limits.decode_backlog
+    commands: list[Command] = []
+    started: list[JobView] = []
+    for job in sorted(world.jobs, key=order_key):
+        group = decisions.get(job.job_id, ())
+        if job.state is JobState.ENCODED and not job.group:
+            if group and may_start:
+                commands.append(Send(job, queue_of(Phase.DIT, group[0]), group))
+                started.append(job)
+        elif job.state is JobState.DENOISING and not job.cancel_requested:
+            if not group:
+                commands.append(Tell(job, Instruction.RELEASE))
+            elif group != job.group:
+                commands.append(Tell(job, Instruction.CONTINUE, group))
+    return _with_jobs(world, started, []), commands
+
+
+def _fill_encode(world: Snapshot, limits: Limits) -> Stage:
+    """Keep a bounded number of jobs encoded ahead of the DiT workers."""
+    served = _models_served(world, Phase.ENCODE)
+    dit_workers = sum(1 for worker in world.workers if worker.phase is Phase.DIT)
+    ahead = [
+        job
+        for job in world.jobs
+        if job.state in {JobState.ENCODING, JobState.ENCODED}
+        or (job.state is JobState.QUEUED and job.message is not Whereabouts.NONE)
+    ]
+    room = max(0, limits.look_ahead * dit_workers - len(ahead))
+    return world, _send_waiting(world, Phase.ENCODE, served)[:room]
+
+
+def _fill_vae(world: Snapshot) -> Stage:
+    """Send what came back from a VAE worker; a first attempt follows its DiT by itself."""
+    return world, _send_waiting(world, Phase.VAE, _models_served(world, Phase.VAE))
+
+
+def _send_waiting(world: Snapshot, phase: Phase, served: frozenset[str]) -> list[Command]:
+    waiting = [
+        job
+        for job in world.jobs
+        if job.state is WAITING_STATE[phase]
+        and job.message is Whereabouts.NONE
+        and job.model in served
+    ]
+    return [Send(job, queue_of(phase)) for job in sorted(waiting, key=order_key)]
+
+
+def _models_served(world: Snapshot, phase: Phase) -> frozenset[str]:
+    able = [w.models for w in world.workers if w.phase is phase and not w.draining]
+    return frozenset().union(*able)
+
+
+def _waiting(job: JobView) -> JobView:
+    """The job as it will be once it has been taken back."""
+    return replace(
+        job,
+        state=WAITING_STATE[PHASE_OF[job.state]],
+        holder=None,
+        group=(),
+        dop=0,
+        message=Whereabouts.NONE,
+        message_age_s=0.0,
+    )
+
+
+def _with_jobs(world: Snapshot, gone: Iterable[JobView], new: Iterable[JobView]) -> Snapshot:
+    out = {job.job_id for job in gone}
+    return replace(world, jobs=(*(job for job in world.jobs if job.job_id not in out), *new))

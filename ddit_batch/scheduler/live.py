@@ -1,0 +1,201 @@
+"""One round of the live scheduler: observe, decide, act.
+
+Observes Postgres and the broker, lets the core decide, and carries its commands out: rows first,
+then the message. A crash in between leaves an attempt without a message, which the next look into
+the broker's queues finds.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from kombu.exceptions import OperationalError as BrokerError
+from redis import RedisError
+
+from ddit_batch.control import Letter, LiveControl
+from ddit_batch.db.scheduler_store import SchedulerStore
+from ddit_batch.dispatch import Dispatcher
+from ddit_batch.errors import LeadershipLost, StateConflict
+from ddit_batch.job import PHASE_OF, JobState, Phase, queue_of, task_id
+from ddit_batch.policy.base import Policy
+from ddit_batch.scheduler.core import (
+    Cancel,
+    Command,
+    GiveUp,
+    Limits,
+    LoseWorker,
+    Rescue,
+    Resend,
+    Send,
+    Tell,
+    Withdraw,
+    decide,
+)
+from ddit_batch.snapshot import JobView, Snapshot, Whereabouts
+
+logger = logging.getLogger(__name__)
+
+FRESH_S = 1.0
+"""A message younger than this may be on its way between the broker and a claim: not missed yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How often the scheduler looks, and how patient it is."""
+
+    tick_s: float
+    """The longest time between two rounds."""
+    reconcile_s: float
+    """The time between two looks into the broker's queues."""
+    lease_s: float
+    window: int = 64
+    """Waiting jobs of each phase that a snapshot holds."""
+
+
+class LiveDriver:
+    """The rounds of one term. Keeps only when it began, and what it last found in the queues."""
+
+    def __init__(
+        self,
+        *,
+        store: SchedulerStore,
+        control: LiveControl,
+        dispatcher: Dispatcher,
+        policy: Policy,
+        limits: Limits,
+        pace: Pace,
+    ) -> None:
+        self._store = store
+        self._control = control
+        self._dispatcher = dispatcher
+        self._policy = policy
+        self._limits = limits
+        self._pace = pace
+        self._may_lose_after = time.monotonic() + pace.lease_s
+        self._reconciled = time.monotonic()
+        self._missed: frozenset[str] = frozenset()
+
+    def round(self) -> None:
+        """Observe, decide, act.
+
+        Raises:
+            LeadershipLost: Another scheduler leads; nothing more was written.
+        """
+        self._take_in_progress()
+        snapshot = self._store.snapshot(
+            window=self._pace.window,
+            # After a take-over nobody may have been able to renew: wait one lease time.
+            may_lose_workers=time.monotonic() > self._may_lose_after,
+        )
+        for command in decide(self._miss_messages(snapshot), self._policy, self._limits):
+            self._carry_out(command)
+
+    def _take_in_progress(self) -> None:
+        """Step counts go from the broker to Postgres in one statement."""
+        try:
+            reports = self._control.reports()
+            stale = self._store.record_progress(reports)
+            self._control.forget_reports(stale)
+        except RedisError:
+            logger.debug("broker away, no progress", exc_info=True)
+
+    def _miss_messages(self, snapshot: Snapshot) -> Snapshot:
+        """Mark the unclaimed attempts whose message the broker does not have.
+
+        One look is not enough: a worker that takes a message holds it for an instant in its memory
+        alone. So a message is missing when two looks in a row have missed it.
+        """
+        if time.monotonic() - self._reconciled < self._pace.reconcile_s:
+            return snapshot
+        unclaimed = [
+            job
+            for job in snapshot.jobs
+            if job.message is Whereabouts.SENT and job.message_age_s > FRESH_S
+        ]
+        try:
+            present = self._control.task_ids({_queue(job) for job in unclaimed})
+        except RedisError:
+            return snapshot
+        self._reconciled = time.monotonic()
+        before, self._missed = self._missed, frozenset(map(_task, unclaimed)) - present
+        missing = before & self._missed
+        return replace(
+            snapshot,
+            jobs=tuple(
+                replace(job, message=Whereabouts.MISSING)
+                if job.message is Whereabouts.SENT and _task(job) in missing
+                else job
+                for job in snapshot.jobs
+            ),
+        )
+
+    def _carry_out(self, command: Command) -> None:
+        try:
+            self._act(command)
+        except LeadershipLost:
+            raise
+        except StateConflict as exc:
+            logger.debug("overtaken: %s", exc)  # the next round sees what has happened
+        except (BrokerError, RedisError, OSError) as exc:
+            # The row is written: the message will be found missing and sent again.
+            logger.warning("broker away: %s", exc, extra={"action": "broker_away"})
+
+    def _act(self, command: Command) -> None:
+        match command:
+            case LoseWorker(incarnation):
+                if self._store.lose_worker(incarnation):
+                    logger.warning(
+                        "worker lost", extra={"action": "worker_lost", "incarnation": incarnation}
+                    )
+            case Rescue(job):
+                self._store.rescue(job)
+                logger.warning("job rescued", extra=_ids("job_rescued", job))
+            case GiveUp(job):
+                self._store.give_up(job)
+                logger.error("job given up", extra=_ids("job_given_up", job))
+            case Cancel(job):
+                self._store.cancel(job)
+            case Withdraw(job):
+                self._store.withdraw(job)
+            case Send(job, queue):
+                attempt, vae_attempt = self._store.open_attempt(job, queue)
+                self._publish(replace(job, attempt=attempt), queue, vae_attempt)
+            case Resend(job):
+                vae_attempt = self._store.resent(job)
+                self._publish(job, _queue(job), vae_attempt)
+                logger.warning("message sent again", extra=_ids("message_resent", job))
+            case Tell(job, instruction, group):
+                self._control.write_letter(
+                    job.job_id, Letter(attempt=job.attempt, instruction=instruction, group=group)
+                )
+            case _:
+                assert_never(command)
+
+    def _publish(self, job: JobView, queue: str, vae_attempt: int) -> None:
+        match PHASE_OF[job.state]:
+            case Phase.ENCODE:
+                self._dispatcher.encode(job.job_id, job.attempt)
+            case Phase.DIT:
+                self._dispatcher.dit_then_vae(
+                    job.job_id, job.attempt, queue=queue, vae_attempt=vae_attempt
+                )
+            case Phase.VAE:
+                self._dispatcher.vae(job.job_id, job.attempt)
+            case phase:
+                assert_never(phase)
+
+
+def _queue(job: JobView) -> str:
+    leader = job.group[0] if job.state is JobState.ENCODED else None
+    return queue_of(PHASE_OF[job.state], leader)
+
+
+def _task(job: JobView) -> str:
+    return task_id(job.job_id, PHASE_OF[job.state], job.attempt)
+
+
+def _ids(action: str, job: JobView) -> dict[str, object]:
+    return {"action": action, "job_id": job.job_id, "attempt": job.attempt, "state": job.state}

@@ -1,0 +1,112 @@
+"""The world as a decision sees it: plain values, made by whoever drives the core.
+
+Pure: no clock, no database, no broker. The live driver makes a snapshot from Postgres, a simulator
+makes one from memory; the core and the policies cannot tell the difference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ddit_batch.job import HELD_STATES, Incarnation, JobId, JobState, Phase, Shape, WorkerName
+
+
+class Whereabouts(StrEnum):
+    """Where the message of an unclaimed attempt is."""
+
+    NONE = "none"
+    """No message is out: nothing dispatched, or claimed already."""
+    SENT = "sent"
+    """In the broker, or too fresh to tell."""
+    MISSING = "missing"
+    """Sent, unclaimed, and not in the broker: it was lost."""
+
+
+class Instruction(StrEnum):
+    """What a leader finds in its job's mailbox, beside the group that it should have."""
+
+    CONTINUE = "continue"
+    """Nothing but the group to say."""
+    RELEASE = "release"
+    """Checkpoint at the next boundary, give the job back, free the workers."""
+    CANCEL = "cancel"
+    """Stop at the next boundary; the job is not wanted any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """One job that is under way, or near the front of those that wait."""
+
+    job_id: JobId
+    batch_id: str
+    state: JobState
+    priority: int
+    seq: int
+    """Order of arrival; unique."""
+    model: str
+    shape: Shape
+    steps: int
+    step: int
+    attempt: int
+    dop: int
+    """Workers that denoise it now; 0 outside ``denoising``."""
+    message: Whereabouts
+    message_age_s: float
+    """How long ago the live attempt was dispatched; 0 when there is none."""
+    group: tuple[WorkerName, ...]
+    """The workers that denoise it, or whose leader it was sent to; the leader first."""
+    holder: Incarnation | None
+    worker_losses: int
+    cancel_requested: bool
+
+    @property
+    def held(self) -> bool:
+        """A worker works on it now."""
+        return self.state in HELD_STATES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerView:
+    """One live incarnation of a worker."""
+
+    name: WorkerName
+    incarnation: Incarnation
+    phase: Phase
+    host: str
+    node: str
+    models: frozenset[str]
+    draining: bool
+    lease_expired: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Everything that a decision may depend on, at one instant."""
+
+    now_s: float
+    """Seconds since an origin of the driver's choice; only differences mean anything."""
+    jobs: tuple[JobView, ...]
+    """All jobs that are held or dispatched, and the first of each waiting state in order."""
+    workers: tuple[WorkerView, ...]
+    waiting_to_decode: int
+    """Jobs in ``denoised``, in the window or not."""
+    may_lose_workers: bool
+    """False for one lease time after an outage of the database or a take-over: nobody could renew,
+    so an expired lease says nothing yet."""
+
+
+def order_key(job: JobView) -> tuple[int, int]:
+    """The order of waiting jobs: priority, then arrival. Total, because ``seq`` is unique."""
+    return (-job.priority, job.seq)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What a leader last said of its job, on its way to the next snapshot."""
+
+    attempt: int
+    step: int
+    """Steps done."""
+    step_s: float
+    """Seconds of the last one."""

@@ -1,0 +1,75 @@
+"""Tiny pipelines, built once a session, whole and in parts, with each solver."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_model import MakeRequest, Model, load
+
+from ddit_batch.model_config import Dtype, Dtypes, ModelConfig, known_models
+from ddit_batch.phases.models import tiny
+from ddit_batch.request import Request
+
+REQUEST = Request(
+    custom_id="fox",
+    line=1,
+    model="tiny-wan",
+    prompt="a red fox runs",
+    negative_prompt="blurry",
+    height=64,
+    width=64,
+    num_frames=9,
+    num_inference_steps=6,
+    guidance_scale=5.0,
+    seed=7,
+    fps=8,
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def config() -> ModelConfig:
+    return known_models()["tiny-wan"]
+
+
+@pytest.fixture(scope="session")
+def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder by the name of its solver."""
+    folders = {name: tmp_path_factory.mktemp("models") / name for name in ("unipc", "euler")}
+    tiny.build(folders["unipc"])
+    tiny.build(folders["euler"], solver="euler")
+    return folders
+
+
+@pytest.fixture(scope="session")
+def models(tiny_folders: dict[str, Path], config: ModelConfig) -> dict[str, Model]:
+    """A loaded model by the name of its solver."""
+    return {name: load(config, folder) for name, folder in tiny_folders.items()}
+
+
+@pytest.fixture(scope="session")
+def bfloat16_models(tiny_folders: dict[str, Path], config: ModelConfig) -> dict[str, Model]:
+    """The same in the number formats in which large models run."""
+    dtypes = Dtypes(text_encoder=Dtype.BFLOAT16, transformer=Dtype.BFLOAT16)
+    mixed = config.model_copy(update={"dtypes": dtypes})
+    return {name: load(mixed, folder) for name, folder in tiny_folders.items()}
+
+
+@pytest.fixture(scope="session", params=["unipc", "euler"])
+def model(request: pytest.FixtureRequest, models: dict[str, Model]) -> Model:
+    """A loaded model with each solver in turn."""
+    name: str = request.param
+    return models[name]
+
+
+@pytest.fixture(scope="session")
+def make_request() -> MakeRequest:
+    """A small request with some fields changed."""
+    return lambda **changes: replace(REQUEST, **changes)

@@ -1,0 +1,74 @@
+"""The Celery app of the workers, and what a worker process does before it takes its first task.
+
+``ddit worker`` executes ``celery -A workers.app worker`` with the phase and the name in the
+environment. Flower uses the same app, without a phase, and so imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from celery import Task, bootsteps, signals
+
+from ddit_batch.config import load_settings, require
+from ddit_batch.dispatch import TASK_NAME, make_celery
+from ddit_batch.job import Phase, WorkerName
+from ddit_batch.logs import set_up_logging
+
+if TYPE_CHECKING:
+    from workers.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+_Part = TypeVar("_Part")
+
+PHASE_VARIABLE = "DDIT_WORKER_PHASE"
+NAME_VARIABLE = "DDIT_WORKER_NAME"
+
+settings = load_settings()
+require(settings, "broker_url")
+app = make_celery(settings.broker_url.get_secret_value())
+
+
+class PhaseTask(Task, Generic[_Part]):  # type: ignore[misc]  # celery has no types
+    """A task that knows the process it runs in."""
+
+    abstract = True
+    runtime: Runtime[_Part]
+
+
+class Prepare(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
+    """Loads the models and takes the lease before the first message is taken."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, _worker: object) -> None:
+        """Import what is heavy, load, register."""
+        from workers.prepare import prepare  # noqa: PLC0415 -- seconds of imports, workers only
+
+        phase = Phase(os.environ[PHASE_VARIABLE])
+        self.runtime = prepare(phase, WorkerName(os.environ[NAME_VARIABLE]), settings)
+        app.tasks[TASK_NAME[phase]].runtime = self.runtime
+        signals.worker_shutting_down.connect(self._on_sigterm)
+
+    def stop(self, _worker: object) -> None:
+        """End the incarnation; the task that ran has ended before."""
+        self.runtime.lease.stop()
+        self.runtime.control.close()
+
+    def _on_sigterm(self, **_: object) -> None:
+        """Celery then waits for the running task, which sees this at its next step boundary."""
+        self.runtime.stop_requested.set()
+        self.runtime.lease.drain()
+
+
+if PHASE_VARIABLE in os.environ:
+    app.conf.include = [f"workers.{Phase(os.environ[PHASE_VARIABLE])}"]
+    app.steps["worker"].add(Prepare)
+
+
+@signals.setup_logging.connect
+def _log_our_way(**_: object) -> None:
+    set_up_logging()

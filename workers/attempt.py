@@ -1,0 +1,119 @@
+"""The frame around every task: claim the job, do the work, record how it ended.
+
+A task that returns lets Celery publish the next link of its chain; every other end raises, so that
+nothing follows: ``Ignore`` when there is nothing to report, the cause itself when the attempt
+failed, so that Flower shows it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from celery.exceptions import Ignore
+
+from ddit_batch.db.claims import Claim
+from ddit_batch.db.engine import persist
+from ddit_batch.errors import (
+    ArtifactError,
+    ConfigError,
+    DditError,
+    OutOfMemory,
+    PhaseError,
+    RetryablePhaseError,
+    StateConflict,
+)
+from ddit_batch.job import JobId, Phase
+from workers.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+_Part = TypeVar("_Part")
+
+OUTAGE_S = 120.0
+"""How long a worker waits for Postgres to come back before it lets an attempt go."""
+
+Work = Callable[[Runtime[_Part], Claim], None]
+
+
+class StoppedOnPurpose(DditError):  # noqa: N818 -- an end, not an error
+    """The attempt ended in order before its phase was done; the database knows."""
+
+
+def perform(
+    runtime: Runtime[_Part], phase: Phase, job_id: JobId, attempt: int, work: Work[_Part]
+) -> None:
+    """Run *work* on the job, if it is still this message's to do.
+
+    Raises:
+        Ignore: Late, duplicate, fenced or given back: nothing must follow.
+        Exception: The attempt failed, and that is recorded.
+    """
+    ids = {"job_id": job_id, "phase": phase, "attempt": attempt}
+    try:
+        claim = persist(
+            lambda: runtime.claims.claim(job_id, phase, attempt, runtime.lease.incarnation),
+            give_up_s=OUTAGE_S,
+            what=f"claim {job_id}",
+        )
+    except StateConflict as exc:
+        logger.info("not claimed: %s", exc, extra={"action": "not_claimed", **ids})
+        raise Ignore from exc
+    logger.info("claimed", extra={"action": "claimed", **ids})
+    try:
+        work(runtime, claim)
+    except StoppedOnPurpose as exc:
+        logger.info("stopped: %s", exc, extra={"action": "stopped", **ids})
+        raise Ignore from exc
+    except StateConflict as exc:
+        logger.warning("fenced: %s", exc, extra={"action": "fenced", **ids})
+        raise Ignore from exc
+    except Exception as exc:
+        logger.exception("attempt failed", extra={"action": "attempt_failed", **ids})
+        _record_failure(runtime, claim, exc)
+        raise
+    logger.info("finished", extra={"action": "finished", **ids})
+
+
+def _record_failure(runtime: Runtime[_Part], claim: Claim, exc: Exception) -> None:
+    """Move the job on as the cause demands; if it is not ours any more, leave it."""
+
+    def record() -> None:
+        if isinstance(exc, ArtifactError) and claim.phase is not Phase.ENCODE:
+            runtime.claims.handoff_lost(claim, message=str(exc))
+        else:
+            runtime.claims.fail(
+                claim,
+                code=_code(exc),
+                message=str(exc) or type(exc).__name__,
+                retryable=_is_retryable(exc),
+                max_failures=runtime.settings.max_failures,
+            )
+
+    try:
+        persist(record, give_up_s=OUTAGE_S, what=f"failure of {claim.job_id}")
+    except StateConflict:
+        logger.warning("fenced before the failure was recorded", extra={"job_id": claim.job_id})
+
+
+def _is_retryable(exc: Exception) -> bool:
+    """What we do not know may pass; what we named as final does not."""
+    return isinstance(exc, RetryablePhaseError) or not isinstance(exc, (PhaseError, ConfigError))
+
+
+def _code(exc: Exception) -> str:
+    """The word for the cause, in SQL and in error files."""
+    match exc:
+        case OutOfMemory():
+            return "out_of_memory"
+        case ConfigError():
+            return "model_unavailable"
+        case RetryablePhaseError():
+            return "storage_failed"
+        case ArtifactError():
+            return "handoff_lost"
+        case PhaseError():
+            return "phase_failed"
+        case _:
+            return "unexpected_error"

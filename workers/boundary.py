@@ -1,0 +1,76 @@
+"""What a leader does at a step boundary."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from redis import RedisError
+
+from ddit_batch.control import Letter
+from ddit_batch.db.claims import Claim
+from ddit_batch.errors import StateConflict
+from ddit_batch.phases import checkpoint
+from ddit_batch.phases.checkpoint import CheckpointWriter
+from ddit_batch.phases.dit import Verdict
+from ddit_batch.phases.models.base import Denoiser, DenoisingState
+from ddit_batch.snapshot import Instruction, Progress
+from workers.checkpoints import JobCheckpoints
+from workers.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+_BROKER_PAUSE_S = 1.0
+"""After the broker was found away, steps go on without it for this long."""
+
+
+class StepBoundary:
+    """Called by the step loop with the state and the seconds of the last step."""
+
+    def __init__(
+        self,
+        runtime: Runtime[Denoiser],
+        claim: Claim,
+        checkpoints: JobCheckpoints,
+        writer: CheckpointWriter,
+    ) -> None:
+        self._runtime = runtime
+        self._claim = claim
+        self._checkpoints = checkpoints
+        self._writer = writer
+        self._broker_from = 0.0
+
+    def __call__(self, state: DenoisingState, step_s: float | None) -> Verdict:
+        """Report, checkpoint, and say how to go on.
+
+        Raises:
+            StateConflict: The job is somebody else's now.
+        """
+        if not self._runtime.lease.holds(self._claim.incarnation) or self._checkpoints.claim_lost:
+            raise StateConflict(f"job {self._claim.job_id} was taken from this worker")
+        letter = self._talk(state, step_s)
+        every = self._runtime.settings.checkpoint_every_steps
+        if step_s is not None and state.step % every == 0 and not state.is_done:
+            self._writer.offer(checkpoint.take(state))
+        if letter is not None and letter.instruction is Instruction.CANCEL:
+            return Verdict.CANCEL
+        told = letter is not None and letter.instruction is Instruction.RELEASE
+        return (
+            Verdict.RELEASE if told or self._runtime.stop_requested.is_set() else Verdict.CONTINUE
+        )
+
+    def _talk(self, state: DenoisingState, step_s: float | None) -> Letter | None:
+        """Report progress and read the mailbox. A broker that is away means no change."""
+        if time.monotonic() < self._broker_from:
+            return None
+        job_id, attempt = self._claim.job_id, self._claim.attempt
+        try:
+            if step_s is not None:
+                progress = Progress(attempt=attempt, step=state.step, step_s=step_s)
+                self._runtime.control.report(job_id, progress)
+            letter = self._runtime.control.read_letter(job_id)
+        except RedisError as exc:
+            logger.warning("broker away: %s", exc, extra={"action": "broker_away"})
+            self._broker_from = time.monotonic() + _BROKER_PAUSE_S
+            return None
+        return letter if letter is not None and letter.attempt == attempt else None

@@ -1,0 +1,118 @@
+"""``ddit.dit``: the leader's denoising loop, step by step, with checkpoints.
+
+At every step boundary: say how far it is, offer a checkpoint, make sure that the job is still ours,
+and do what the mailbox says.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import closing
+
+import torch
+
+from ddit_batch import artifact_keys
+from ddit_batch.db.claims import Claim
+from ddit_batch.db.engine import persist
+from ddit_batch.dispatch import TASK_NAME
+from ddit_batch.errors import ArtifactError
+from ddit_batch.job import JobId, Phase, queue_of
+from ddit_batch.model_config import ModelConfig
+from ddit_batch.phases import checkpoint
+from ddit_batch.phases.checkpoint import CheckpointWriter
+from ddit_batch.phases.dit import Verdict, denoise
+from ddit_batch.phases.handoff import embeddings_from_bytes, latents_to_bytes
+from ddit_batch.phases.models.base import Denoiser, DenoisingState, ModelFamily
+from workers.app import PhaseTask, app
+from workers.attempt import OUTAGE_S, StoppedOnPurpose, perform
+from workers.boundary import StepBoundary
+from workers.checkpoints import JobCheckpoints
+from workers.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+
+def load_part(
+    family: ModelFamily, config: ModelConfig, source: str, device: torch.device
+) -> Denoiser:
+    """The part of a model that this phase needs."""
+    return family.load_denoiser(config, source, device)
+
+
+@app.task(name=TASK_NAME[Phase.DIT], bind=True, base=PhaseTask)
+def dit_task(self: PhaseTask[Denoiser], job_id: str, attempt: int) -> None:
+    """One attempt at the DiT phase of one job."""
+    perform(self.runtime, Phase.DIT, JobId(job_id), attempt, denoise_job)
+
+
+def denoise_job(runtime: Runtime[Denoiser], claim: Claim) -> None:
+    """Denoise from the newest checkpoint, or from noise, until done or told to stop."""
+    denoiser = runtime.models.part(claim.request.model)
+    checkpoints = JobCheckpoints(runtime, claim)
+    with closing(CheckpointWriter(checkpoints.write)) as writer:
+        state = _begin(runtime, claim, denoiser)
+        boundary = StepBoundary(runtime, claim, checkpoints, writer)
+        state, verdict = denoise(denoiser, state, boundary)
+        if verdict is Verdict.RELEASE:
+            _give_back(runtime, claim, state, checkpoints, writer)
+    if verdict is Verdict.CANCEL:
+        persist(
+            lambda: runtime.claims.cancelled(claim), give_up_s=OUTAGE_S, what="confirm a cancel"
+        )
+        raise StoppedOnPurpose(f"cancelled at step {state.step}")
+    _finish(runtime, claim, state)
+    checkpoints.forget()
+
+
+def _begin(runtime: Runtime[Denoiser], claim: Claim, denoiser: Denoiser) -> DenoisingState:
+    """The state to go on from. An unreadable checkpoint costs its steps, not the job."""
+    assert claim.embeddings_key is not None, "a job that is denoising has embeddings"
+    embeddings = embeddings_from_bytes(runtime.store.get(claim.embeddings_key))
+    if claim.checkpoint_key is not None:
+        try:
+            data = runtime.store.get(claim.checkpoint_key)
+            return denoiser.resume(claim.request, embeddings, checkpoint.from_bytes(data))
+        except ArtifactError as exc:
+            logger.warning(
+                "starts over: %s",
+                exc,
+                extra={"action": "checkpoint_lost", "job_id": claim.job_id},
+            )
+            persist(
+                lambda: runtime.claims.forget_checkpoint(claim),
+                give_up_s=OUTAGE_S,
+                what="forget a checkpoint",
+            )
+    return denoiser.start(claim.request, embeddings)
+
+
+def _give_back(
+    runtime: Runtime[Denoiser],
+    claim: Claim,
+    state: DenoisingState,
+    checkpoints: JobCheckpoints,
+    writer: CheckpointWriter,
+) -> None:
+    """Checkpoint where it stands and return the job. Always raises."""
+    if state.step:
+        writer.offer(checkpoint.take(state))
+        if not writer.flush(timeout_s=runtime.settings.drain_s):
+            logger.warning("the last checkpoint was not written in time")
+    persist(
+        lambda: runtime.claims.give_back(
+            claim, reason="released at a step boundary", checkpoint=checkpoints.newest
+        ),
+        give_up_s=runtime.settings.drain_s,
+        what=f"give back {claim.job_id}",
+    )
+    raise StoppedOnPurpose(f"given back at step {state.step}")
+
+
+def _finish(runtime: Runtime[Denoiser], claim: Claim, state: DenoisingState) -> None:
+    key = artifact_keys.latents_key(claim.job_id, claim.attempt)
+    runtime.store.put(key, latents_to_bytes(state.latents))
+    persist(
+        lambda: runtime.claims.finish_dit(claim, latents_key=key, vae_queue=queue_of(Phase.VAE)),
+        give_up_s=OUTAGE_S,
+        what=f"finish {claim.job_id}",
+    )

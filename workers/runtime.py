@@ -1,0 +1,77 @@
+"""What a worker process holds while it lives: stores, control, lease and loaded models."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+from sqlalchemy import Engine
+
+from ddit_batch.artifact import ArtifactStore
+from ddit_batch.config import Settings
+from ddit_batch.control import LiveControl
+from ddit_batch.db.claims import ClaimStore
+from ddit_batch.errors import PhaseError
+from ddit_batch.model_config import ModelConfig
+from ddit_batch.phases.models.base import ModelFamily
+from ddit_batch.phases.models.registry import family_of, resolve_source
+from workers.lease import Lease
+
+_Part = TypeVar("_Part")
+
+LoadPart = Callable[[ModelFamily, ModelConfig, str, torch.device], _Part]
+"""Loads the part of a model that a phase needs."""
+
+
+class Models(Generic[_Part]):
+    """The parts of the models that this worker serves, loaded when it starts and then kept."""
+
+    def __init__(
+        self,
+        configs: tuple[ModelConfig, ...],
+        load: LoadPart[_Part],
+        *,
+        device: torch.device,
+        built_models_folder: Path,
+    ) -> None:
+        self.configs = {config.name: config for config in configs}
+        self.device = device
+        self._parts = {
+            name: load(
+                family_of(config), config, resolve_source(config, built_models_folder), device
+            )
+            for name, config in self.configs.items()
+        }
+
+    def part(self, name: str) -> _Part:
+        """The loaded part of model *name*.
+
+        Raises:
+            PhaseError: This worker does not serve it.
+        """
+        if name not in self._parts:
+            served = ", ".join(sorted(self._parts))
+            raise PhaseError(
+                f"model {name!r} is not served by this worker (it serves {served}): "
+                "start a worker with it in DDIT_MODELS"
+            )
+        return self._parts[name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime(Generic[_Part]):
+    """Handed to every attempt."""
+
+    settings: Settings
+    engine: Engine
+    claims: ClaimStore
+    lease: Lease
+    store: ArtifactStore
+    control: LiveControl
+    models: Models[_Part]
+    stop_requested: threading.Event = field(default_factory=threading.Event)
+    """Set by SIGTERM: the step loop checkpoints at its next boundary and gives its job back."""

@@ -1,0 +1,97 @@
+"""``ddit.vae``: latents to frames to an mp4 file with its manifest, under the user's name."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from ddit_batch import artifact_keys
+from ddit_batch.db.claims import Claim
+from ddit_batch.db.engine import persist
+from ddit_batch.db.history import phase_spans, segment_spans
+from ddit_batch.delivery import deliver
+from ddit_batch.dispatch import TASK_NAME
+from ddit_batch.errors import DditError
+from ddit_batch.job import JobId, Phase
+from ddit_batch.manifest import Manifest, sha256_hex
+from ddit_batch.model_config import ModelConfig
+from ddit_batch.phases.handoff import latents_from_bytes
+from ddit_batch.phases.models.base import Decoder, Frames, ModelFamily
+from ddit_batch.phases.mp4 import encode_mp4
+from ddit_batch.phases.vae import decode
+from ddit_batch.phases.versions import versions
+from workers.app import PhaseTask, app
+from workers.attempt import OUTAGE_S, perform
+from workers.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+
+def load_part(
+    family: ModelFamily, config: ModelConfig, source: str, device: torch.device
+) -> Decoder:
+    """The part of a model that this phase needs."""
+    return family.load_decoder(config, source, device)
+
+
+@app.task(name=TASK_NAME[Phase.VAE], bind=True, base=PhaseTask)
+def vae_task(self: PhaseTask[Decoder], job_id: str, attempt: int) -> None:
+    """One attempt at the VAE phase of one job."""
+    perform(self.runtime, Phase.VAE, JobId(job_id), attempt, decode_job)
+
+
+def decode_job(runtime: Runtime[Decoder], claim: Claim) -> None:
+    """Put video and manifest into the store; they count once the commit names them."""
+    decoder = runtime.models.part(claim.request.model)
+    assert claim.latents_key is not None, "a job that is decoding has latents"
+    latents = latents_from_bytes(runtime.store.get(claim.latents_key))
+    frames = decode(decoder, latents)
+    video = encode_mp4(frames, claim.request.fps)
+    video_key = artifact_keys.artifact_key(claim.job_id, claim.attempt)
+    manifest_key = artifact_keys.manifest_key(claim.job_id, claim.attempt)
+    runtime.store.put(video_key, video)
+    runtime.store.put(manifest_key, _manifest(runtime, claim, frames, video).to_bytes())
+    persist(
+        lambda: runtime.claims.finish_vae(claim, artifact_key=video_key, manifest_key=manifest_key),
+        give_up_s=OUTAGE_S,
+        what=f"finish {claim.job_id}",
+    )
+    _after_success(runtime, claim, video_key, manifest_key)
+
+
+def _manifest(runtime: Runtime[Decoder], claim: Claim, frames: Frames, video: bytes) -> Manifest:
+    return Manifest(
+        job_id=claim.job_id,
+        request=claim.request,
+        model=runtime.models.configs[claim.request.model],
+        versions=versions(),
+        sha256=sha256_hex(video),
+        frames_sha256=sha256_hex(frames.tobytes()),
+        size_bytes=len(video),
+        phases=phase_spans(runtime.engine, claim.job_id),
+        segments=segment_spans(runtime.engine, claim.job_id),
+    )
+
+
+def _after_success(
+    runtime: Runtime[Decoder], claim: Claim, video_key: str, manifest_key: str
+) -> None:
+    """The user's names, and the latents away. The job has succeeded whatever happens here."""
+    try:
+        if claim.out_url is not None:
+            deliver(
+                runtime.store,
+                claim.out_url,
+                custom_id=claim.request.custom_id,
+                artifact_key=video_key,
+                manifest_key=manifest_key,
+            )
+        if claim.latents_key is not None:
+            runtime.store.delete(claim.latents_key)
+    except DditError as exc:
+        logger.warning(
+            "succeeded, but its files were not delivered or tidied: %s",
+            exc,
+            extra={"action": "delivery_failed", "job_id": claim.job_id},
+        )
