@@ -184,8 +184,8 @@ def _open(url: str) -> tuple[_FileSystem, str]:
         )
     except (ImportError, ValueError) as exc:
         raise ConfigError(
-            f"no installed package opens {_shown(url)}: {exc}; use a folder, or install the package "
-            "(s3fs for s3://, gcsfs for gs://, adlfs for az://)"
+            f"no installed package opens {_shown(url)}: {exc}; use a folder, or install "
+            "the package (s3fs for s3://, gcsfs for gs://, adlfs for az://)"
         ) from exc
     return files, path.rstrip("/")
 

@@ -148,12 +148,11 @@ def parse(
             requests.append(checked)
         else:
             problems.extend(_problem(fault, shown_name, number) for fault in checked)
-
     if not (requests or problems):
         nothing = Fault(rule="the file holds no prompts", cure='write {"prompt": "..."}')
         problems.append(_problem(nothing, shown_name, 1))
     bad_lines = {problem.line for problem in problems}
-    good = tuple(r for r in requests if r.line not in bad_lines) if problems else tuple(requests)
+    good = tuple(request for request in requests if request.line not in bad_lines)
     return ParsedFile(
         requests=good, problems=tuple(problems), content_hash=_content_hash(good, models)
     )

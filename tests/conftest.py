@@ -1,0 +1,62 @@
+"""What tests share: one Postgres and one Valkey for the session, a fresh database for a test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine, create_engine, make_url, text
+
+from ddit_batch.db.engine import make_engine
+from ddit_batch.db.migrate import upgrade
+from ddit_batch.embedded.home import Home
+from ddit_batch.embedded.postgres import running_postgres
+from ddit_batch.embedded.valkey import running_valkey
+
+
+@pytest.fixture(scope="session")
+def service_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """Home of the session's own Postgres and Valkey."""
+    return Home(tmp_path_factory.mktemp("services"))
+
+
+@pytest.fixture(scope="session")
+def migrated_database(service_home: Home) -> Iterator[str]:
+    """URL of a database with the newest schema and nothing in it: the template of the others."""
+    with running_postgres(service_home) as postgres:
+        upgrade(postgres.service.url)
+        yield postgres.service.url
+
+
+@pytest.fixture(scope="session")
+def _database_numbers() -> Iterator[int]:
+    return itertools.count(1)
+
+
+@pytest.fixture
+def database_url(migrated_database: str, _database_numbers: Iterator[int]) -> Iterator[str]:
+    """URL of a fresh database with the newest schema."""
+    template = make_url(migrated_database)
+    name = f"test_{next(_database_numbers)}"
+    admin = create_engine(template.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template.database}"))
+        yield template.set(database=name).render_as_string(hide_password=False)
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine on a fresh database."""
+    engine = make_engine(database_url, pool_size=8)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def broker_url(service_home: Home) -> Iterator[str]:
+    """URL of the session's Valkey."""
+    with running_valkey(service_home) as valkey:
+        yield valkey.service.url
