@@ -10,7 +10,7 @@ from ddit_batch.db.engine import persist
 from ddit_batch.dispatch import TASK_NAME
 from ddit_batch.job import JobId, Phase
 from ddit_batch.model_config import ModelConfig
-from ddit_batch.phases.encode import embeddings_key, encode
+from ddit_batch.phases.encode import embeddings_digest, encode
 from ddit_batch.phases.handoff import embeddings_to_bytes
 from ddit_batch.phases.models.base import Encoder, ModelFamily
 from workers.app import PhaseTask, app
@@ -35,7 +35,7 @@ def encode_job(runtime: Runtime[Encoder], claim: Claim) -> None:
     """Put the embeddings into the store, under a key made of their content."""
     encoder = runtime.models.part(claim.request.model)
     config = runtime.models.configs[claim.request.model]
-    key = artifact_keys.embeddings_key(embeddings_key(config, claim.request))
+    key = artifact_keys.embeddings_key(embeddings_digest(config, claim.request))
     if not runtime.store.exists(key):
         runtime.store.put(key, embeddings_to_bytes(encode(encoder, claim.request)))
     persist(

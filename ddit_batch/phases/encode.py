@@ -21,7 +21,7 @@ def encode(encoder: Encoder, request: Request) -> Embeddings:
         return encoder.encode(request)
 
 
-def embeddings_key(config: ModelConfig, request: Request) -> str:
+def embeddings_digest(config: ModelConfig, request: Request) -> str:
     """A SHA-256, as 64 hex digits, over all that the embeddings of *request* depend on.
 
     Requests that differ only in seed, size or steps share it. Without guidance the negative prompt

@@ -60,9 +60,11 @@ def test_resuming_in_bfloat16_equals_the_undisturbed_run(
     model, request = bfloat16_models[solver], make_request()
     undisturbed = model.latents(request)
 
-    data = to_bytes(take(_after(model, request, 3)))
+    state = _after(model, request, 3)
+    checkpoint = from_bytes(to_bytes(take(state)))
 
-    assert torch.equal(_finished(model, request, from_bytes(data)), undisturbed)
+    assert checkpoint.latents.dtype == state.latents.dtype
+    assert torch.equal(_finished(model, request, checkpoint), undisturbed)
 
 
 def test_a_checkpoint_shares_nothing_with_the_running_loop(

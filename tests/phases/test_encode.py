@@ -8,7 +8,7 @@ import pytest
 from tiny_model import MakeRequest
 
 from ddit_batch.model_config import Dtype, Dtypes, ModelConfig
-from ddit_batch.phases.encode import embeddings_key
+from ddit_batch.phases.encode import embeddings_digest
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_what_the_text_encoder_does_not_see_shares_the_key(
     config: ModelConfig, make_request: MakeRequest, change: dict[str, Any]
 ) -> None:
     """The same texts are encoded once, whatever is made of them."""
-    assert embeddings_key(config, make_request(**change)) == embeddings_key(config, make_request())
+    assert embeddings_digest(config, make_request(**change)) == embeddings_digest(config, make_request())
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_other_texts_have_other_keys(
     config: ModelConfig, make_request: MakeRequest, change: dict[str, Any]
 ) -> None:
     """Prompt, negative prompt and the presence of guidance count."""
-    assert embeddings_key(config, make_request(**change)) != embeddings_key(config, make_request())
+    assert embeddings_digest(config, make_request(**change)) != embeddings_digest(config, make_request())
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_other_models_have_other_keys(
     """So does whatever changes the text encoder or its output."""
     other = config.model_copy(update=change)
 
-    assert embeddings_key(other, make_request()) != embeddings_key(config, make_request())
+    assert embeddings_digest(other, make_request()) != embeddings_digest(config, make_request())
 
 
 def test_without_guidance_the_negative_prompt_has_no_say(
@@ -64,7 +64,7 @@ def test_without_guidance_the_negative_prompt_has_no_say(
 ) -> None:
     """It is not encoded, so it cannot make a difference."""
     keys = {
-        embeddings_key(config, make_request(guidance_scale=1.0, negative_prompt=text))
+        embeddings_digest(config, make_request(guidance_scale=1.0, negative_prompt=text))
         for text in ("", "blurry")
     }
 

@@ -48,6 +48,19 @@ def test_everything_comes_back(stepped: Any) -> None:
     assert repr(sorted(vars(new).items())) == repr(sorted(vars(stepped).items()))
 
 
+def test_a_restored_solver_shares_nothing_with_the_snapshot(stepped: Any) -> None:
+    """What it does next leaves the snapshot as it is."""
+    state: dict[str, Any] = snapshot(stepped)
+    before = state["model_outputs"][-1].clone()
+    new: Any = fresh(stepped, steps=6, device=CPU)
+    restore(new, state, CPU)
+
+    new.model_outputs[-1].add_(1)
+    new.model_outputs.clear()
+
+    assert torch.equal(state["model_outputs"][-1], before)
+
+
 def test_tensors_go_to_where_the_solver_wants_them(stepped: Any) -> None:
     """The history moves to the device; sigmas, which a fresh solver has on the CPU, stay there."""
     meta = torch.device("meta")

@@ -1,0 +1,40 @@
+# Everything from nothing: `make demo` or `make test` in a fresh clone makes its own environment.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.worker  ## 31 prompts become 31 videos in videos/
+	$(BIN)/ddit run examples/vbench_31.jsonl --out videos
+
+test: $(VENV)/.dev  ## rules, types, unit, service and fault tests
+	$(BIN)/pytest
+
+lint: $(VENV)/.dev  ## the rules and types alone
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.worker  ## the figures in docs/benchmarks.md
+	$(BIN)/python benchmarks/overhead.py
+
+clean:  ## forget the environment and the embedded cluster
+	-$(BIN)/ddit down
+	rm -rf $(VENV) .ddit
+
+# torch goes first, pinned: whatever asks for it later finds this one.
+$(VENV)/.torch: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	touch $@
+
+$(VENV)/.worker: $(VENV)/.torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[worker]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.worker
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[worker,dev]'
+	touch $@
