@@ -18,6 +18,9 @@ from ddit_batch.job import PHASE_OF, JobState
 PLAIN_EVERY_S = 5.0
 """How often a line is printed where there is no terminal to draw on."""
 
+PACE_AFTER_S = 2.0
+"""How long steps are watched before a time left is shown."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
@@ -44,8 +47,7 @@ class BatchDisplay:
         )
         self._task = self._bar.add_task(name, total=None, rest="")
         self._live = Live(console=self._console, refresh_per_second=8)
-        self._begun_s = time.monotonic()
-        self._steps_before: int | None = None
+        self._pace_from: tuple[int, float] | None = None
         self._plain_at_s = 0.0
 
     def __enter__(self) -> Self:
@@ -86,14 +88,16 @@ class BatchDisplay:
             )
 
     def _eta_s(self, look: Look) -> float | None:
-        """From the pace of denoising steps since the display began."""
-        if self._steps_before is None:
-            self._steps_before = look.steps_done
-        done = look.steps_done - self._steps_before
-        left = look.steps - look.steps_done
-        if done <= 0 or left <= 0:
+        """From the pace of denoising steps since the first of them was seen."""
+        now_s = time.monotonic()
+        if self._pace_from is None or look.steps_done <= self._pace_from[0]:
+            self._pace_from = (look.steps_done, now_s)
             return None
-        return left * (time.monotonic() - self._begun_s) / done
+        steps, since_s = self._pace_from
+        left = look.steps - look.steps_done
+        if left <= 0 or now_s - since_s < PACE_AFTER_S:
+            return None
+        return left * (now_s - since_s) / (look.steps_done - steps)
 
 
 def _running_table(running: tuple[RunningJob, ...]) -> Table:

@@ -15,6 +15,7 @@ from ddit_batch.db import migrate
 from ddit_batch.db.engine import make_engine
 from ddit_batch.db.scheduler_store import SchedulerStore
 from ddit_batch.dispatch import Dispatcher, make_celery
+from ddit_batch.errors import ConfigError
 from ddit_batch.job import Phase, WorkerName, queue_of
 from ddit_batch.logs import set_up_logging
 from ddit_batch.policy import make_policy
@@ -112,7 +113,12 @@ def flower(port: int, address: str) -> None:
     """
     require(load_settings(), "broker_url")
     environment = dict(os.environ)
-    if "FLOWER_BASIC_AUTH" not in environment and address == "127.0.0.1":
+    if "FLOWER_BASIC_AUTH" not in environment:
+        if address != "127.0.0.1":
+            raise ConfigError(
+                f"Flower on {address} would be open to everybody who reaches it: "
+                "set FLOWER_BASIC_AUTH=user:password, or leave it on 127.0.0.1"
+            )
         environment["FLOWER_UNAUTHENTICATED_API"] = "true"
     _become_celery(["flower", f"--address={address}", f"--port={port}"], environment)
 

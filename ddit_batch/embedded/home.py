@@ -121,7 +121,8 @@ class ClusterState:
     restarts: Mapping[str, int]
     """Name to number of restarts, of the children that had any: what keeps crashing is here."""
     ready: bool = False
-    """Postgres and Valkey answer, the schema is up to date, the other children are started."""
+    """Postgres and Valkey answer, the schema is up to date, the other children are started. False
+    while the cluster starts, when URLs may still be empty, and while it stops."""
 
 
 def publish(home: Home, state: ClusterState) -> None:

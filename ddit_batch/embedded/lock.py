@@ -30,9 +30,10 @@ def hold(path: Path, *, timeout_s: float = 0.0) -> Iterator[int]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except BlockingIOError:
+            except BlockingIOError as exc:
                 if time.monotonic() >= deadline:
-                    raise
+                    problem = "another process still holds the lock"
+                    raise BlockingIOError(exc.errno, problem, str(path)) from exc
             time.sleep(0.02)
         file.truncate(0)
         file.write(str(os.getpid()))

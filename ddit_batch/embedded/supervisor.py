@@ -93,10 +93,14 @@ class Supervisor:
             raise SystemExit(0)
 
     def publish(self, *, ready: bool) -> None:
-        """Tell the world who runs."""
+        """Tell the world who runs. A full disk is no reason to take everything down."""
         pids = {child.service.name: child.process.pid for child in self.children if child.process}
         self.state = replace(self.state, services=pids, ready=ready)
-        publish(self.home, self.state)
+        try:
+            publish(self.home, self.state)
+        except OSError as exc:
+            extra = {"action": "state_not_published"}
+            logger.warning("cannot write the cluster's state: %s", exc, extra=extra)
 
     def adopt(self, child: Child) -> None:
         """Watch a child that was just started."""
@@ -190,6 +194,7 @@ def supervise(
         finally:
             supervisor.is_starting = False
         supervisor.watch()
+        supervisor.publish(ready=False)
 
 
 def already_running(home: Home) -> ServiceError:
@@ -271,6 +276,7 @@ def main(
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # lists them each time
     try:
         supervise(Home(given.home), given.plan, migrate=migrate, services_of=services_of)
     except DditError as exc:

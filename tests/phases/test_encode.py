@@ -26,7 +26,9 @@ def test_what_the_text_encoder_does_not_see_shares_the_key(
     config: ModelConfig, make_request: MakeRequest, change: dict[str, Any]
 ) -> None:
     """The same texts are encoded once, whatever is made of them."""
-    assert embeddings_digest(config, make_request(**change)) == embeddings_digest(config, make_request())
+    assert embeddings_digest(config, make_request(**change)) == embeddings_digest(
+        config, make_request()
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,9 @@ def test_other_texts_have_other_keys(
     config: ModelConfig, make_request: MakeRequest, change: dict[str, Any]
 ) -> None:
     """Prompt, negative prompt and the presence of guidance count."""
-    assert embeddings_digest(config, make_request(**change)) != embeddings_digest(config, make_request())
+    assert embeddings_digest(config, make_request(**change)) != embeddings_digest(
+        config, make_request()
+    )
 
 
 @pytest.mark.parametrize(

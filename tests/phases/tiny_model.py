@@ -16,8 +16,8 @@ from ddit_batch.model_config import ModelConfig
 from ddit_batch.phases import vae
 from ddit_batch.phases.dit import Verdict, denoise
 from ddit_batch.phases.encode import encode
-from ddit_batch.phases.models.registry import family_of
 from ddit_batch.phases.models.base import Decoder, Denoiser, DenoisingState, Encoder, Frames
+from ddit_batch.phases.models.registry import family_of
 from ddit_batch.request import Request
 
 MakeRequest = Callable[..., Request]

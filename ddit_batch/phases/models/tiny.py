@@ -51,8 +51,8 @@ def build(
 ) -> None:
     """Write a pipeline in diffusers' format to *folder*.
 
-    *layers* and *head_dim* make the transformer heavier, for benchmarks; *head_dim* is a multiple
-    of 12 (three rotary axes of even length, a third each). Leaves the caller's random numbers be.
+    *layers* and *head_dim* (even, at least 6: three rotary axes share it) make the transformer
+    heavier, for benchmarks. Leaves the caller's random numbers be.
     """
     with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator
         tokenizer = _tokenizer()
@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--solver", choices=("unipc", "euler"), default="unipc")
     parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--head-dim", type=int, default=12, help="a multiple of 12")
+    parser.add_argument("--head-dim", type=int, default=12, help="even, at least 6")
     given = parser.parse_args(arguments)
     build(given.folder, solver=given.solver, layers=given.layers, head_dim=given.head_dim)
 

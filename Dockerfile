@@ -1,0 +1,16 @@
+# One image for every service of compose.yaml; the control plane simply does not load the heavy part.
+FROM python:3.11-slim
+
+RUN useradd --create-home ddit
+WORKDIR /opt/ddit
+COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
+COPY ddit_batch ddit_batch
+COPY workers workers
+COPY migrations migrations
+COPY configs configs
+# torch first, pinned: whatever asks for it later finds this one.
+RUN pip install --no-cache-dir torch==2.13.0 && pip install --no-cache-dir '.[worker]'
+
+USER ddit
+ENTRYPOINT ["ddit"]
+CMD ["--help"]
