@@ -14,6 +14,7 @@ from celery import Task, bootsteps, signals
 
 from ddit_batch.config import load_settings, require
 from ddit_batch.dispatch import TASK_NAME, make_celery
+from ddit_batch.errors import ConfigError
 from ddit_batch.job import Phase, WorkerName
 from ddit_batch.logs import set_up_logging
 
@@ -49,7 +50,11 @@ class Prepare(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
         from workers.prepare import prepare  # noqa: PLC0415 -- seconds of imports, workers only
 
         phase = Phase(os.environ[PHASE_VARIABLE])
-        self.runtime = prepare(phase, WorkerName(os.environ[NAME_VARIABLE]), settings)
+        try:
+            self.runtime = prepare(phase, WorkerName(os.environ[NAME_VARIABLE]), settings)
+        except ConfigError as exc:
+            logger.critical("cannot serve: %s", exc)  # the last line of the log is the cause
+            raise SystemExit(1) from exc
         app.tasks[TASK_NAME[phase]].runtime = self.runtime
         signals.worker_shutting_down.connect(self._on_sigterm)
 

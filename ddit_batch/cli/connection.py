@@ -1,7 +1,8 @@
-"""Find the database: the deployed one, the running embedded one, or a Postgres for this command."""
+"""Find the database: the deployed one, or that of the embedded cluster that runs."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,8 +11,12 @@ from sqlalchemy import Engine
 from ddit_batch.config import load_settings
 from ddit_batch.db.engine import make_engine
 from ddit_batch.db.migrate import check_schema
-from ddit_batch.embedded.home import Home, running_cluster
+from ddit_batch.embedded.home import ClusterState, Home, running_cluster
 from ddit_batch.errors import ServiceError
+
+CHANGE_S = 60.0
+"""How long a cluster may take to start or to stop before a command gives up on it."""
+POLL_S = 0.1
 
 
 @contextmanager
@@ -23,7 +28,7 @@ def connected_engine(home: Home) -> Iterator[Engine]:
     """
     url = load_settings().database_url.get_secret_value()
     if not url:
-        state = running_cluster(home)
+        state = ready_cluster(home)
         if state is None:
             raise ServiceError(
                 f"no cluster runs in {home.path}: start one with `ddit up`, "
@@ -36,3 +41,22 @@ def connected_engine(home: Home) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+def ready_cluster(home: Home) -> ClusterState | None:
+    """The cluster that runs in *home*, once it is ready; None if none runs.
+
+    Raises:
+        ServiceError: It starts or stops, and is not done with that in reasonable time.
+    """
+    deadline = time.monotonic() + CHANGE_S
+    while (state := running_cluster(home)) is not None:
+        if state.ready:
+            return state
+        if time.monotonic() > deadline:
+            raise ServiceError(
+                f"the cluster in {home.path} is starting or stopping and does not get ready: "
+                f"see {home.log('supervisor')}, or end it with `ddit down`"
+            )
+        time.sleep(POLL_S)
+    return None

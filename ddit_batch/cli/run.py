@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from ddit_batch.artifact import ArtifactStore
 from ddit_batch.artifact_keys import file_name_for
+from ddit_batch.cli.connection import ready_cluster
 from ddit_batch.cli.display import BatchDisplay, Look
 from ddit_batch.cli.options import (
     file_argument,
@@ -38,7 +39,7 @@ from ddit_batch.job import BatchId, JobState
 
 POLL_S = 0.25
 HOPELESS_RESTARTS = 3
-"""A child that was restarted this often is not going to come up; its log says why."""
+"""A worker that was restarted this often and never registered will not come up: see its log."""
 STOPPED_EXIT_CODE = 130
 
 
@@ -100,7 +101,7 @@ def run(
 @contextmanager
 def _cluster(home: Home, plan: ClusterPlan) -> Iterator[ClusterState]:
     """The cluster that runs in *home*, or one for the length of the block."""
-    state = running_cluster(home)
+    state = ready_cluster(home)
     if state is not None:
         click.echo(f"using the cluster that runs in {home.path}", err=True)
         yield state
@@ -140,7 +141,7 @@ def _run_batch(
     with BatchDisplay(prompts.name) as display:
         while not (look := _look(engine, batch_id)).batch.is_done:
             display.show(look)
-            _check_health(home)
+            _check_health(engine, home)
             time.sleep(POLL_S)
         display.show(look)
     _deliver_missing(engine, batch_id, ArtifactStore(cluster.artifacts_url), out)
@@ -164,7 +165,7 @@ def _look(engine: Engine, batch_id: BatchId) -> Look:
     )
 
 
-def _check_health(home: Home) -> None:
+def _check_health(engine: Engine, home: Home) -> None:
     """Raise ServiceError when waiting on makes no sense."""
     state = running_cluster(home)
     if state is None:
@@ -172,12 +173,12 @@ def _check_health(home: Home) -> None:
             f"the cluster has ended; see {home.log('supervisor')}. Nothing is lost: "
             "the same command goes on from here"
         )
-    for name, restarts in state.restarts.items():
-        if restarts >= HOPELESS_RESTARTS:
-            raise ServiceError(
-                f"{name} does not come up (restarted {restarts} times); "
-                f"{home.log(name)} ends with:\n{tail(home.log(name))}"
-            )
+    hopeless = {name for name, count in state.restarts.items() if count >= HOPELESS_RESTARTS}
+    for name in sorted(hopeless - status.names_ever_registered(engine)):
+        raise ServiceError(
+            f"{name} does not come up (restarted {state.restarts[name]} times); "
+            f"{home.log(name)} ends with:\n{tail(home.log(name))}"
+        )
 
 
 def _deliver_missing(engine: Engine, batch_id: BatchId, store: ArtifactStore, out: Path) -> None:

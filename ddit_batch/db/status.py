@@ -173,6 +173,13 @@ def models_served(engine: Engine) -> frozenset[str]:
         return frozenset(model for models in connection.scalars(rows) for model in models)
 
 
+def names_ever_registered(engine: Engine) -> frozenset[str]:
+    """The names, without their hosts, of workers that came up at least once since Postgres did."""
+    rows = select(Worker.name).where(Worker.registered_at > func.pg_postmaster_start_time())
+    with engine.connect() as connection:
+        return frozenset(name.partition("@")[0] for name in connection.scalars(rows))
+
+
 def steps_done(engine: Engine, batch_id: BatchId) -> tuple[int, int]:
     """Denoising steps done and steps in all, over the jobs of the batch that are not given up."""
     rows = select(
