@@ -19,9 +19,6 @@ from ddit_batch.job import JobId, WorkerName
 from ddit_batch.snapshot import Instruction, Progress
 
 _PROGRESS = "ddit:progress"
-_UNACKED = "unacked"
-"""Where kombu's Redis transport keeps the messages that a worker has taken but not finished."""
-
 MAILBOX_TTL_S = 60
 """A mailbox nobody rewrites for this long is void; the scheduler rewrites it at every decision."""
 
@@ -82,15 +79,13 @@ class LiveControl:
         if gone := list(job_ids):
             self._redis.hdel(_PROGRESS, *gone)
 
-    def task_ids(self, queues: Iterable[str]) -> frozenset[str]:
-        """The ids of all Celery messages in *queues*, and of those taken but not finished."""
-        found: set[str] = set()
-        for queue in queues:
-            for message in self._redis.lrange(queue, 0, -1):
-                found.add(json.loads(message)["headers"]["id"])
-        for delivery in self._redis.hvals(_UNACKED):
-            found.add(json.loads(delivery)[0]["headers"]["id"])
-        return frozenset(found)
+    def waiting_task_ids(self, queues: Iterable[str]) -> frozenset[str]:
+        """The ids of the Celery messages that wait in *queues*, taken by no worker yet."""
+        return frozenset(
+            json.loads(message)["headers"]["id"]
+            for queue in queues
+            for message in self._redis.lrange(queue, 0, -1)
+        )
 
 
 def redis_url(broker_url: str) -> str:

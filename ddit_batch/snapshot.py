@@ -18,9 +18,9 @@ class Whereabouts(StrEnum):
     NONE = "none"
     """No message is out: nothing dispatched, or claimed already."""
     SENT = "sent"
-    """In the broker, or too fresh to tell."""
+    """Waiting in its queue, or on its way between there and a claim."""
     MISSING = "missing"
-    """Sent, unclaimed, and not in the broker: it was lost."""
+    """Sent, unclaimed, and no longer in its queue: the broker or the worker that took it died."""
 
 
 class Instruction(StrEnum):
@@ -52,8 +52,6 @@ class JobView:
     dop: int
     """Workers that denoise it now; 0 outside ``denoising``."""
     message: Whereabouts
-    message_age_s: float
-    """How long ago the live attempt was dispatched; 0 when there is none."""
     group: tuple[WorkerName, ...]
     """The workers that denoise it, or whose leader it was sent to; the leader first."""
     holder: Incarnation | None

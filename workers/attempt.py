@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from celery.exceptions import Ignore
+from sqlalchemy.exc import SQLAlchemyError
 
 from ddit_batch.db.claims import Claim
 from ddit_batch.db.engine import persist
@@ -95,6 +96,10 @@ def _record_failure(runtime: Runtime[_Part], claim: Claim, exc: Exception) -> No
         persist(record, give_up_s=OUTAGE_S, what=f"failure of {claim.job_id}")
     except StateConflict:
         logger.warning("fenced before the failure was recorded", extra={"job_id": claim.job_id})
+    except SQLAlchemyError:
+        # Nobody knows that this attempt has ended: let the scheduler find its holder gone.
+        logger.exception("failure not recorded", extra={"job_id": claim.job_id})
+        runtime.lease.renounce()
 
 
 def _is_retryable(exc: Exception) -> bool:

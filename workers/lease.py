@@ -33,6 +33,7 @@ class Lease:
         self._heartbeat_s = heartbeat_s
         self._stopping = threading.Event()
         self._draining = threading.Event()
+        self._renounced = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._renewed = time.monotonic()
         self._incarnation = store.register(identity)
@@ -53,6 +54,10 @@ class Lease:
         Only sets a flag: fit for a signal handler.
         """
         self._draining.set()
+
+    def renounce(self) -> None:
+        """Begin a new incarnation soon: what this one holds could not be put in order."""
+        self._renounced.set()
 
     def stop(self) -> None:
         """Stop to renew, and say that this incarnation has ended in order."""
@@ -79,15 +84,19 @@ class Lease:
         while not self._stopping.wait(self._heartbeat_s):
             now = time.monotonic()
             try:
-                if not self._store.renew(self._incarnation):
-                    lost = self._incarnation
-                    self._incarnation = self._store.register(self._identity)
-                    logger.warning(
-                        "declared lost, began a new incarnation",
-                        extra={"lost": lost, "incarnation": self._incarnation},
-                    )
+                if self._renounced.is_set() or not self._store.renew(self._incarnation):
+                    self._begin_anew()
                 self._renewed = now
                 if self._draining.is_set():
                     self._store.drain(self._incarnation)
             except SQLAlchemyError:
                 logger.warning("lease not renewed: database away", extra={"action": "lease_late"})
+
+    def _begin_anew(self) -> None:
+        lost = self._incarnation
+        self._incarnation = self._store.register(self._identity)
+        self._renounced.clear()
+        logger.warning(
+            "began a new incarnation",
+            extra={"action": "reborn", "lost": lost, "incarnation": self._incarnation},
+        )

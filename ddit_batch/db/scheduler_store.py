@@ -266,17 +266,15 @@ def _read_jobs(
             for state in WAITING_STATE.values()
         ),
     ).subquery()
-    age_s = func.extract("epoch", func.clock_timestamp() - Job.dispatched_at)
     cancelled = Job.cancel_requested_at.is_not(None) | Batch.cancel_requested_at.is_not(None)
     rows = session.execute(
-        select(Job, age_s, cancelled)
+        select(Job, cancelled)
         .join(Batch, Batch.id == Job.batch_id)
         .where(Job.id.in_(select(ids.c.id)))
         .options(defer(Job.request))
     ).tuples()
     return tuple(
-        _job_view(job, names, age_s=float(age or 0), cancel_requested=cancel_requested)
-        for job, age, cancel_requested in rows
+        _job_view(job, names, cancel_requested=cancel_requested) for job, cancel_requested in rows
     )
 
 
@@ -284,7 +282,6 @@ def _job_view(
     job: Job,
     names: Mapping[Incarnation, WorkerName],
     *,
-    age_s: float,
     cancel_requested: bool,
 ) -> JobView:
     state = JobState(job.state)
@@ -307,7 +304,6 @@ def _job_view(
         attempt=job.attempt,
         dop=job.dop,
         message=Whereabouts.SENT if unclaimed else Whereabouts.NONE,
-        message_age_s=age_s if unclaimed else 0.0,
         group=(leader,) if leader else (),
         holder=Incarnation(job.holder) if job.holder is not None else None,
         worker_losses=job.worker_losses,

@@ -240,7 +240,6 @@ def _waiting(job: JobView) -> JobView:
         group=(),
         dop=0,
         message=Whereabouts.NONE,
-        message_age_s=0.0,
     )
 
 

@@ -38,8 +38,8 @@ from ddit_batch.snapshot import JobView, Snapshot, Whereabouts
 
 logger = logging.getLogger(__name__)
 
-FRESH_S = 1.0
-"""A message younger than this may be on its way between the broker and a claim: not missed yet."""
+UNCLAIMED_S = 2.0
+"""How long a message may be neither waiting in its queue nor claimed before it is sent again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +75,9 @@ class LiveDriver:
         self._limits = limits
         self._pace = pace
         self._may_lose_after = time.monotonic() + pace.lease_s
-        self._reconciled = time.monotonic()
-        self._missed: frozenset[str] = frozenset()
+        self._looked = time.monotonic()
+        self._taken: dict[str, float] = {}
+        """Messages that are neither waiting nor claimed, and since when that was seen."""
 
     def round(self) -> None:
         """Observe, decide, act.
@@ -103,25 +104,28 @@ class LiveDriver:
             logger.debug("broker away, no progress", exc_info=True)
 
     def _miss_messages(self, snapshot: Snapshot) -> Snapshot:
-        """Mark the unclaimed attempts whose message the broker does not have.
+        """Mark the unclaimed attempts whose message does not wait in its queue any more.
 
-        One look is not enough: a worker that takes a message holds it for an instant in its memory
-        alone. So a message is missing when two looks in a row have missed it.
+        It may have vanished with the broker's memory, or with a worker that took it and died. A
+        worker that lives claims what it takes at once, so what is neither waiting nor claimed for
+        ``UNCLAIMED_S`` is missing. If it was not, the duplicate does no harm.
         """
-        if time.monotonic() - self._reconciled < self._pace.reconcile_s:
+        now = time.monotonic()
+        if now - self._looked < self._pace.reconcile_s:
             return snapshot
-        unclaimed = [
-            job
-            for job in snapshot.jobs
-            if job.message is Whereabouts.SENT and job.message_age_s > FRESH_S
-        ]
+        unclaimed = {
+            _task(job): _queue(job) for job in snapshot.jobs if job.message is Whereabouts.SENT
+        }
         try:
-            present = self._control.task_ids({_queue(job) for job in unclaimed})
+            waiting = self._control.waiting_task_ids(set(unclaimed.values()))
         except RedisError:
             return snapshot
-        self._reconciled = time.monotonic()
-        before, self._missed = self._missed, frozenset(map(_task, unclaimed)) - present
-        missing = before & self._missed
+        self._looked = now
+        self._taken = {
+            task: self._taken.get(task, now) for task in unclaimed if task not in waiting
+        }
+        missing = {task for task, since in self._taken.items() if now - since > UNCLAIMED_S}
+        self._taken = {t: since for t, since in self._taken.items() if t not in missing}
         return replace(
             snapshot,
             jobs=tuple(
