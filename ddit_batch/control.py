@@ -8,6 +8,7 @@ all of it may vanish at any moment and be made again. So callers treat a broker 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
@@ -48,6 +49,10 @@ class LiveControl:
     def close(self) -> None:
         """Give the connection back."""
         self._redis.close()
+
+    def ping(self) -> None:
+        """Raise ``redis.RedisError`` if the broker does not answer."""
+        self._redis.ping()
 
     def write_letter(self, job_id: JobId, letter: Letter) -> None:
         """Put *letter* into the job's mailbox, in place of what was there."""
@@ -90,7 +95,9 @@ class LiveControl:
 
 def redis_url(broker_url: str) -> str:
     """The URL by which the redis client knows what Celery calls *broker_url*."""
-    return broker_url.replace("redis+socket://", "unix://", 1)
+    if not broker_url.startswith("redis+socket://"):
+        return broker_url
+    return re.sub("(?<=[?&])virtual_host=/?", "db=", broker_url.replace("redis+socket", "unix", 1))
 
 
 def _mailbox(job_id: JobId) -> str:

@@ -85,7 +85,8 @@ class Snapshot:
     now_s: float
     """Seconds since an origin of the driver's choice; only differences mean anything."""
     jobs: tuple[JobView, ...]
-    """All jobs that are held or dispatched, and the first of each waiting state in order."""
+    """All jobs that are held or dispatched, those to be cancelled, and of those that wait the
+    first of each state and model that live workers serve."""
     workers: tuple[WorkerView, ...]
     waiting_to_decode: int
     """Jobs in ``denoised``, in the window or not."""

@@ -143,13 +143,19 @@ class ClaimStore:
         return saved.rowcount == 1
 
     def forget_checkpoint(self, claim: Claim) -> None:
-        """The job's checkpoint cannot be read: this attempt starts over from step 0."""
+        """The job's checkpoint cannot be read: this attempt starts over from step 0.
+
+        Raises:
+            StateConflict: The claim is lost.
+        """
         with self._engine.begin() as connection:
-            connection.execute(
+            forgotten = connection.execute(
                 update(Job)
                 .where(*as_believed(claim.belief))
                 .values(checkpoint_key=None, checkpoint_step=None, step=0)
             )
+            if forgotten.rowcount != 1:
+                raise StateConflict(f"job {claim.job_id} was taken from {claim.incarnation}")
             connection.execute(
                 update(Segment)
                 .where(Segment.job_id == claim.job_id, Segment.ended_at.is_(None))

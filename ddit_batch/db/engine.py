@@ -7,17 +7,28 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
+
+TURNS_LOCK = 7_283_003
+"""First half of the Postgres advisory locks of ``take_turns``."""
 
 
 def make_engine(database_url: str, *, pool_size: int = 2) -> Engine:
     """A pool of at most *pool_size* connections, checked before use."""
     return create_engine(
         database_url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, pool_timeout=30
+    )
+
+
+def take_turns(connection: Connection, what: str) -> None:
+    """Wait until no other transaction has taken its turn at *what*; the turn ends with this one."""
+    connection.execute(
+        text("SELECT pg_advisory_xact_lock(:lock, hashtext(:what))"),
+        {"lock": TURNS_LOCK, "what": what},
     )
 
 

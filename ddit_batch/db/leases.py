@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from sqlalchemy import Engine, func, insert, text, update
 
+from ddit_batch.db.engine import take_turns
 from ddit_batch.db.models import Worker
 from ddit_batch.db.moves import wake_scheduler
 from ddit_batch.job import Incarnation, Phase, WorkerName
@@ -39,6 +40,7 @@ class LeaseStore:
     def register(self, identity: WorkerIdentity) -> Incarnation:
         """Begin a new incarnation. A live one of the same name is thereby lost."""
         with self._engine.begin() as connection:
+            take_turns(connection, identity.name)
             connection.execute(
                 update(Worker)
                 .where(Worker.name == identity.name, Worker.state.in_(LIVE_WORKER_STATES))

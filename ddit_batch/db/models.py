@@ -116,15 +116,21 @@ class Job(Base):
         CheckConstraint("state <> 'failed' OR failure_code IS NOT NULL", name="jobs_cause"),
         CheckConstraint("step BETWEEN 0 AND steps", name="jobs_step"),
         CheckConstraint("checkpoint_step IS NULL OR checkpoint_key IS NOT NULL", name="jobs_ckpt"),
-        # The scheduler's window: the first waiting jobs of a state, in order.
+        # The scheduler's window: the first waiting jobs of a state and model, in order.
         Index(
             "jobs_waiting",
             "state",
+            "model",
             text("priority DESC"),
             "seq",
             postgresql_where=text(f"{_WAITING} AND dispatched_at IS NULL"),
         ),
         Index("jobs_dispatched", "id", postgresql_where=text("dispatched_at IS NOT NULL")),
+        Index(
+            "jobs_to_cancel",
+            "id",
+            postgresql_where=text("cancel_requested_at IS NOT NULL AND finished_at IS NULL"),
+        ),
         Index("jobs_batch_state", "batch_id", "state"),
     )
 

@@ -6,12 +6,20 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from sqlalchemy import Connection, Engine, func, select, text, union_all, update
+from sqlalchemy import Connection, Engine, Select, func, select, text, union_all, update
 from sqlalchemy.orm import Session, defer
 
 from ddit_batch.db.leases import LIVE_WORKER_STATES
 from ddit_batch.db.models import Batch, Job, Leadership, Worker
-from ddit_batch.db.moves import SUPERSEDED, Belief, end_attempt, move, next_number, open_attempt
+from ddit_batch.db.moves import (
+    SUPERSEDED,
+    Belief,
+    as_believed,
+    end_attempt,
+    move,
+    next_number,
+    open_attempt,
+)
 from ddit_batch.errors import LeadershipLost, StateConflict
 from ddit_batch.job import (
     HELD_STATES,
@@ -28,6 +36,9 @@ from ddit_batch.job import (
 from ddit_batch.lifecycle import Trigger
 from ddit_batch.snapshot import JobView, Progress, Snapshot, Whereabouts, WorkerView
 
+CANCELS_AT_ONCE = 256
+"""Waiting jobs that one snapshot shows only because they are to be cancelled."""
+
 
 class SchedulerStore:
     """The database as the leading scheduler of one *term* sees it."""
@@ -37,7 +48,11 @@ class SchedulerStore:
         self._term = term
 
     def snapshot(self, *, window: int, may_lose_workers: bool) -> Snapshot:
-        """The world now: all jobs under way, and the first *window* of each waiting state."""
+        """The world now: all jobs under way or cancelled, and the front of those that wait.
+
+        The front are the first *window* jobs of each waiting state and model, for each DiT worker
+        that serves the model. Models that no worker serves hold nobody up: they are left out.
+        """
         with Session(self._engine) as session:
             workers = _read_workers(session)
             jobs = _read_jobs(session, window, workers)
@@ -126,7 +141,7 @@ class SchedulerStore:
             StateConflict: It has been claimed meanwhile.
         """
         with self._leading() as connection:
-            _update_waiting(connection, job, {"queue": None, "dispatched_at": None})
+            _update_waiting(connection, job, {"queue": None, "dispatched_at": None}, sent=True)
             end_attempt(connection, job.job_id, outcome=SUPERSEDED)
 
     def open_attempt(self, job: JobView, queue: str) -> tuple[int, int]:
@@ -138,12 +153,15 @@ class SchedulerStore:
             StateConflict: The job has moved on.
         """
         with self._leading() as connection:
-            number = open_attempt(connection, job.job_id, PHASE_OF[job.state], queue)
+            phase = PHASE_OF[job.state]
+            number = next_number(connection, job.job_id, phase)
             _update_waiting(
                 connection,
                 job,
                 {"attempt": number, "queue": queue, "dispatched_at": func.clock_timestamp()},
+                sent=False,
             )
+            open_attempt(connection, job.job_id, phase, queue)
             return number, next_number(connection, job.job_id, Phase.VAE)
 
     def resent(self, job: JobView) -> int:
@@ -155,7 +173,7 @@ class SchedulerStore:
             StateConflict: It has been claimed meanwhile, or the job has moved on.
         """
         with self._leading() as connection:
-            _update_waiting(connection, job, {"dispatched_at": func.clock_timestamp()})
+            _update_waiting(connection, job, {"dispatched_at": func.clock_timestamp()}, sent=True)
             return next_number(connection, job.job_id, Phase.VAE)
 
     def record_progress(self, reports: Mapping[JobId, Progress]) -> frozenset[JobId]:
@@ -209,15 +227,18 @@ def _belief(job: JobView) -> Belief:
     return Belief(job_id=job.job_id, state=job.state, attempt=job.attempt, holder=job.holder)
 
 
-def _update_waiting(connection: Connection, job: JobView, values: Mapping[str, object]) -> None:
-    """Change the row of a job that waits as *job* says; its state stays."""
+def _update_waiting(
+    connection: Connection, job: JobView, values: Mapping[str, object], *, sent: bool
+) -> None:
+    """Change the row of a job that waits as *job* says, with a message out or not (*sent*)."""
+    dispatched = Job.dispatched_at.is_not(None) if sent else Job.dispatched_at.is_(None)
     updated = connection.execute(
-        update(Job)
-        .where(Job.id == job.job_id, Job.state == job.state, Job.attempt == job.attempt)
-        .values(**values)
+        update(Job).where(*as_believed(_belief(job)), dispatched).values(**values)
     )
     if updated.rowcount != 1:
-        raise StateConflict(f"job {job.job_id} is no longer {job.state} at {job.attempt}")
+        raise StateConflict(
+            f"job {job.job_id} does not wait as {job.state} at attempt {job.attempt} any more"
+        )
 
 
 def _check_gone(connection: Connection, job: JobView) -> None:
@@ -230,9 +251,7 @@ def _check_gone(connection: Connection, job: JobView) -> None:
 
 def _read_workers(session: Session) -> tuple[WorkerView, ...]:
     expired = Worker.lease_expires_at < func.clock_timestamp()
-    rows = session.execute(
-        select(Worker, expired).where(Worker.state.in_(LIVE_WORKER_STATES))
-    ).tuples()
+    rows = session.execute(select(Worker, expired).where(Worker.state.in_(LIVE_WORKER_STATES)))
     return tuple(
         WorkerView(
             name=WorkerName(worker.name),
@@ -252,30 +271,48 @@ def _read_jobs(
     session: Session, window: int, workers: tuple[WorkerView, ...]
 ) -> tuple[JobView, ...]:
     names = {worker.incarnation: worker.name for worker in workers}
-    ids = union_all(
-        select(Job.id).where(Job.dispatched_at.is_not(None)),
-        *(
-            select(
-                select(Job.id)
-                .where(Job.state == state, Job.dispatched_at.is_(None))
-                .order_by(Job.priority.desc(), Job.seq)
-                .limit(window)
-                .subquery()
-                .c.id
-            )
-            for state in WAITING_STATE.values()
-        ),
-    ).subquery()
     cancelled = Job.cancel_requested_at.is_not(None) | Batch.cancel_requested_at.is_not(None)
     rows = session.execute(
         select(Job, cancelled)
         .join(Batch, Batch.id == Job.batch_id)
-        .where(Job.id.in_(select(ids.c.id)))
+        .where(Job.id.in_(_ids_in_view(window, workers)))
         .options(defer(Job.request))
-    ).tuples()
+    )
     return tuple(
         _job_view(job, names, cancel_requested=cancel_requested) for job, cancel_requested in rows
     )
+
+
+def _ids_in_view(window: int, workers: tuple[WorkerView, ...]) -> Select[tuple[str]]:
+    """The jobs that a snapshot shows; each part is one short scan of one index."""
+    able = [worker for worker in workers if not worker.draining]
+    models = frozenset(model for worker in able for model in worker.models)
+    fronts = {
+        model: window * max(1, sum(w.phase is Phase.DIT and model in w.models for w in able))
+        for model in sorted(models)
+    }
+    idle = Job.state.in_(WAITING_STATE.values()) & Job.dispatched_at.is_(None)
+    cancelled = select(Job.id).where(
+        idle, Job.cancel_requested_at.is_not(None), Job.finished_at.is_(None)
+    )
+    of_cancelled_batches = (
+        select(Job.id)
+        .join(Batch, Batch.id == Job.batch_id)
+        .where(idle, Batch.cancel_requested_at.is_not(None))
+    )
+    parts = [
+        select(Job.id).where(Job.dispatched_at.is_not(None)),
+        *(part.limit(CANCELS_AT_ONCE) for part in (cancelled, of_cancelled_batches)),
+        *(
+            select(Job.id)
+            .where(Job.state == state, Job.model == model, Job.dispatched_at.is_(None))
+            .order_by(Job.priority.desc(), Job.seq)
+            .limit(front)
+            for state in WAITING_STATE.values()
+            for model, front in fronts.items()
+        ),
+    ]
+    return select(union_all(*(select(part.subquery().c.id) for part in parts)).subquery().c.id)
 
 
 def _job_view(

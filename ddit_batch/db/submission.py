@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Engine, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from ddit_batch.db.engine import take_turns
 from ddit_batch.db.models import Batch
 from ddit_batch.db.moves import wake_scheduler
 from ddit_batch.job import BatchId, JobId
@@ -45,6 +46,7 @@ def submit(
     commit. With *new*, a further batch of the same content is made.
     """
     with engine.begin() as connection:
+        take_turns(connection, content_hash)
         repeat = _next_repeat(connection, content_hash) if new else 0
         batch_id = _batch_id(content_hash, repeat)
         created = connection.execute(
@@ -58,13 +60,14 @@ def submit(
                 total=len(requests),
             )
             .on_conflict_do_nothing(constraint="batches_content_once")
-        ).rowcount
-        if created:
+            .returning(Batch.id)
+        ).first()
+        if created is not None:
             _copy_jobs(connection, batch_id, requests)
             wake_scheduler(connection, f"{batch_id} submitted")
         elif out_url is not None:
             connection.execute(update(Batch).where(Batch.id == batch_id).values(out_url=out_url))
-    return Submission(batch_id=batch_id, created=bool(created), total=len(requests))
+    return Submission(batch_id=batch_id, created=created is not None, total=len(requests))
 
 
 def job_id(batch_id: BatchId, line: int) -> JobId:

@@ -9,6 +9,7 @@ baselines of the DDiT paper (arXiv 2506.13497).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -35,21 +36,23 @@ class Static:
         decisions: dict[JobId, tuple[WorkerName, ...]] = {
             job.job_id: job.group for job in placed(snapshot) if names.issuperset(job.group)
         }
-        taken = {name for group in decisions.values() for name in group}
-        idle = [worker for worker in able if worker.name not in taken]
+        # A group that must give its workers back keeps them until its next step boundary.
+        taken = {name for job in placed(snapshot) for name in job.group}
+        idle = tuple(worker for worker in able if worker.name not in taken)
         for job in unplaced(snapshot):
-            if not any(job.model in worker.models for worker in able):
-                continue  # nobody can take it, so it holds nobody up
+            if self._group(job, able) is None:
+                continue  # nobody can ever take it, so it holds nobody up
             group = self._group(job, idle)
             if group is None:
-                break
-            decisions[job.job_id] = group
-            idle = [worker for worker in idle if worker.name not in group]
+                idle = tuple(worker for worker in idle if job.model not in worker.models)
+            else:
+                decisions[job.job_id] = group
+                idle = tuple(worker for worker in idle if worker.name not in group)
         return decisions
 
-    def _group(self, job: JobView, idle: list[WorkerView]) -> tuple[WorkerName, ...] | None:
-        """The first k idle workers of one node that serve the job's model, if there are k."""
-        able = sorted((w for w in idle if job.model in w.models), key=lambda w: (w.node, w.name))
+    def _group(self, job: JobView, among: Sequence[WorkerView]) -> tuple[WorkerName, ...] | None:
+        """The first k workers of one node that serve the job's model, if there are k."""
+        able = sorted((w for w in among if job.model in w.models), key=lambda w: (w.node, w.name))
         for _, node in groupby(able, key=lambda worker: worker.node):
             group = tuple(worker.name for worker in node)[: self.dop]
             if len(group) == self.dop:

@@ -16,6 +16,7 @@ within their bounds.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -28,7 +29,7 @@ from ddit_batch.job import (
     WorkerName,
     queue_of,
 )
-from ddit_batch.policy.base import Policy
+from ddit_batch.policy.base import Policy, dit_workers
 from ddit_batch.snapshot import Instruction, JobView, Snapshot, Whereabouts, order_key
 
 
@@ -101,7 +102,7 @@ class Limits:
     """The bounds within which the core fills queues and tries again."""
 
     look_ahead: int
-    """Jobs encoded, or on their way to it, for each DiT worker."""
+    """Jobs of a model encoded, or on their way to it, for each DiT worker that serves it."""
     decode_backlog: int
     """No new DiT starts while this many jobs wait for a VAE worker."""
     max_worker_losses: int
@@ -197,25 +198,41 @@ def _place(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
 
 
 def _fill_encode(world: Snapshot, limits: Limits) -> Stage:
-    """Keep a bounded number of jobs encoded ahead of the DiT workers."""
-    served = _models_served(world, Phase.ENCODE)
-    dit_workers = sum(1 for worker in world.workers if worker.phase is Phase.DIT)
-    ahead = [
-        job
-        for job in world.jobs
-        if job.state in {JobState.ENCODING, JobState.ENCODED}
-        or (job.state is JobState.QUEUED and job.message is not Whereabouts.NONE)
-    ]
-    room = max(0, limits.look_ahead * dit_workers - len(ahead))
-    return world, _send_waiting(world, Phase.ENCODE, served)[:room]
+    """For each model, keep a bounded number of jobs encoded ahead of the DiT workers that serve it.
+
+    A bound over all models would let the jobs of one, waiting for its workers, idle the others.
+    """
+    room = Counter({job.model: 0 for job in world.jobs})
+    for worker in dit_workers(world):
+        room.update(dict.fromkeys(worker.models, limits.look_ahead))
+    room.subtract(job.model for job in world.jobs if _is_ahead(job))
+    commands: list[Command] = []
+    for send in _send_waiting(world, Phase.ENCODE, _models_served(world, Phase.ENCODE)):
+        if room[send.job.model] > 0:
+            room[send.job.model] -= 1
+            commands.append(send)
+    return world, commands
+
+
+def _is_ahead(job: JobView) -> bool:
+    """Whether the job is encoded, or on its way to it, and not placed yet."""
+    match job.state:
+        case JobState.QUEUED:
+            return job.message is not Whereabouts.NONE
+        case JobState.ENCODING:
+            return True
+        case JobState.ENCODED:
+            return not job.group
+        case _:
+            return False
 
 
 def _fill_vae(world: Snapshot) -> Stage:
     """Send what came back from a VAE worker; a first attempt follows its DiT by itself."""
-    return world, _send_waiting(world, Phase.VAE, _models_served(world, Phase.VAE))
+    return world, [*_send_waiting(world, Phase.VAE, _models_served(world, Phase.VAE))]
 
 
-def _send_waiting(world: Snapshot, phase: Phase, served: frozenset[str]) -> list[Command]:
+def _send_waiting(world: Snapshot, phase: Phase, served: frozenset[str]) -> list[Send]:
     waiting = [
         job
         for job in world.jobs
@@ -245,4 +262,10 @@ def _waiting(job: JobView) -> JobView:
 
 def _with_jobs(world: Snapshot, gone: Iterable[JobView], new: Iterable[JobView]) -> Snapshot:
     out = {job.job_id for job in gone}
-    return replace(world, jobs=(*(job for job in world.jobs if job.job_id not in out), *new))
+    jobs = (*(job for job in world.jobs if job.job_id not in out), *new)
+    more_to_decode = _to_decode(jobs) - _to_decode(world.jobs)
+    return replace(world, jobs=jobs, waiting_to_decode=world.waiting_to_decode + more_to_decode)
+
+
+def _to_decode(jobs: tuple[JobView, ...]) -> int:
+    return sum(job.state is JobState.DENOISED for job in jobs)

@@ -51,12 +51,13 @@ class Pace:
     reconcile_s: float
     """The time between two looks into the broker's queues."""
     lease_s: float
-    window: int = 64
-    """Waiting jobs of each phase that a snapshot holds."""
+    window: int = 16
+    """Waiting jobs of each phase and model that a snapshot holds for each DiT worker; at least the
+    look-ahead."""
 
 
 class LiveDriver:
-    """The rounds of one term. Keeps only when it began, and what it last found in the queues."""
+    """The rounds of one term. Keeps only when it last looked, and what it found in the queues."""
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class LiveDriver:
         self._limits = limits
         self._pace = pace
         self._may_lose_after = time.monotonic() + pace.lease_s
+        self._observed = time.monotonic()
         self._looked = time.monotonic()
         self._taken: dict[str, float] = {}
         """Messages that are neither waiting nor claimed, and since when that was seen."""
@@ -87,12 +89,25 @@ class LiveDriver:
         """
         self._take_in_progress()
         snapshot = self._store.snapshot(
-            window=self._pace.window,
+            window=max(self._pace.window, self._limits.look_ahead),
             # After a take-over nobody may have been able to renew: wait one lease time.
             may_lose_workers=time.monotonic() > self._may_lose_after,
         )
+        if self._stood_still():
+            snapshot = replace(snapshot, may_lose_workers=False)
         for command in decide(self._miss_messages(snapshot), self._policy, self._limits):
             self._carry_out(command)
+
+    def _stood_still(self) -> bool:
+        """Whether the database may have been out of reach of workers since the last observation.
+
+        One that answers late has served renewals late too. Then nobody is lost for a lease time.
+        """
+        before, self._observed = self._observed, time.monotonic()
+        stood_still = self._observed - before > self._pace.lease_s / 2
+        if stood_still:
+            self._may_lose_after = self._observed + self._pace.lease_s
+        return stood_still
 
     def _take_in_progress(self) -> None:
         """Step counts go from the broker to Postgres in one statement."""

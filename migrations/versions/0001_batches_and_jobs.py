@@ -97,9 +97,11 @@ CREATE TABLE jobs (
     CONSTRAINT jobs_step CHECK (step BETWEEN 0 AND steps),
     CONSTRAINT jobs_ckpt CHECK (checkpoint_step IS NULL OR checkpoint_key IS NOT NULL)
 );
-CREATE INDEX jobs_waiting ON jobs (state, priority DESC, seq)
+CREATE INDEX jobs_waiting ON jobs (state, model, priority DESC, seq)
     WHERE state IN ('queued', 'encoded', 'denoised') AND dispatched_at IS NULL;
 CREATE INDEX jobs_dispatched ON jobs (id) WHERE dispatched_at IS NOT NULL;
+CREATE INDEX jobs_to_cancel ON jobs (id)
+    WHERE cancel_requested_at IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX jobs_batch_state ON jobs (batch_id, state)
 """
 
