@@ -5,6 +5,7 @@
     DditError
     ├── RequestError            the user's input; the message names file, line, rule and cure
     ├── ConfigError             a setting, a config file or an installation
+    ├── NotFound                an id that the database does not know
     ├── ServiceError            an embedded service did not start, or stopped by itself
     ├── ArtifactError           a handoff, checkpoint or artifact is missing or unreadable
     ├── IllegalTransition       our bug: a move that the lifecycle table does not know
@@ -29,6 +30,10 @@ class RequestError(DditError):
 
 class ConfigError(DditError):
     """A setting, a config file or the installation is wrong."""
+
+
+class NotFound(DditError):  # noqa: N818 -- the usual word
+    """An id that a user gave is not in the database."""
 
 
 class ServiceError(DditError):

@@ -6,6 +6,7 @@ environment. Flower uses the same app, without a phase, and so imports nothing h
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -56,6 +57,7 @@ class Prepare(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
             logger.critical("cannot serve: %s", exc)  # the last line of the log is the cause
             raise SystemExit(1) from exc
         app.tasks[TASK_NAME[phase]].runtime = self.runtime
+        gc.freeze()  # what is loaded now stays for life: no collection, the last one too, looks at it
         signals.worker_shutting_down.connect(self._on_sigterm)
 
     def stop(self, _worker: object) -> None:

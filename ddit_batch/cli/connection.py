@@ -12,6 +12,7 @@ from ddit_batch.config import load_settings
 from ddit_batch.db.engine import make_engine
 from ddit_batch.db.migrate import check_schema
 from ddit_batch.embedded.home import ClusterState, Home, running_cluster
+from ddit_batch.embedded.postgres import running_postgres
 from ddit_batch.errors import ServiceError
 
 CHANGE_S = 60.0
@@ -35,6 +36,32 @@ def connected_engine(home: Home) -> Iterator[Engine]:
                 "or use `ddit run FILE`, which brings its own"
             )
         url = state.database_url
+    with _engine(url) as engine:
+        yield engine
+
+
+@contextmanager
+def reading_engine(home: Home) -> Iterator[Engine]:
+    """The database, whether its cluster runs or not: if need be, Postgres runs for the block.
+
+    Raises:
+        ServiceError: There is no database in *home*; the message says what makes one.
+    """
+    if load_settings().database_url.get_secret_value() or ready_cluster(home) is not None:
+        with connected_engine(home) as engine:
+            yield engine
+    elif not home.data.is_dir():
+        raise ServiceError(
+            f"{home.path} has no database yet: `ddit run FILE` or `ddit up` makes one "
+            "(or name another folder with --home)"
+        )
+    else:
+        with running_postgres(home) as postgres, _engine(postgres.service.url) as engine:
+            yield engine
+
+
+@contextmanager
+def _engine(url: str) -> Iterator[Engine]:
     engine = make_engine(url)
     try:
         check_schema(engine)

@@ -67,3 +67,5 @@ flower_option = click.option(
 )
 
 file_argument = click.argument("file", type=click.Path(allow_dash=True))
+
+batch_argument = click.argument("batch")

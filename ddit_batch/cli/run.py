@@ -26,9 +26,10 @@ from ddit_batch.cli.options import (
 )
 from ddit_batch.cli.prompts import Prompts, load_prompts, submit_prompts
 from ddit_batch.cli.threads import threads_for
+from ddit_batch.cli.watch import OUTAGE_S, look_at
 from ddit_batch.config import load_settings
 from ddit_batch.db import status
-from ddit_batch.db.engine import make_engine
+from ddit_batch.db.engine import make_engine, persist
 from ddit_batch.delivery import deliver
 from ddit_batch.embedded.cluster import start_cluster, stop_cluster
 from ddit_batch.embedded.home import ClusterState, Home, running_cluster
@@ -36,6 +37,7 @@ from ddit_batch.embedded.plan import ClusterPlan
 from ddit_batch.embedded.process import tail
 from ddit_batch.errors import ServiceError
 from ddit_batch.job import BatchId, JobState
+from ddit_batch.results import write_results
 
 POLL_S = 0.25
 HOPELESS_RESTARTS = 3
@@ -145,6 +147,7 @@ def _run_batch(
             time.sleep(POLL_S)
         display.show(look)
     _deliver_missing(engine, batch_id, ArtifactStore(cluster.artifacts_url), out)
+    write_results(status.finished_jobs(engine, batch_id), out)
     return _sum_up(
         engine,
         look,
@@ -155,14 +158,8 @@ def _run_batch(
 
 
 def _look(engine: Engine, batch_id: BatchId) -> Look:
-    (batch,) = status.batches(engine, batch_id)
-    done, total = status.steps_done(engine, batch_id)
-    return Look(
-        batch=batch,
-        running=status.running_jobs(engine, batch_id),
-        steps_done=done,
-        steps=total,
-    )
+    """The batch at this instant, or as soon as the database is back."""
+    return persist(lambda: look_at(engine, batch_id), give_up_s=OUTAGE_S, what="look at progress")
 
 
 def _check_health(engine: Engine, home: Home) -> None:

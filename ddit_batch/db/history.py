@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Engine, func, select
+from sqlalchemy.orm import Session
 
-from ddit_batch.db.models import Attempt, Segment, Worker
-from ddit_batch.job import JobId, Phase, WorkerName
+from ddit_batch.db.models import Attempt, JobEvent, Segment, Worker
+from ddit_batch.job import JobId, JobState, Phase, WorkerName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,42 @@ class SegmentSpan:
     to_step: int
     seconds: float
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One state change."""
+
+    at: datetime
+    trigger: str
+    from_state: JobState
+    to_state: JobState
+    attempt: int
+    worker: WorkerName | None
+    detail: Mapping[str, Any]
+
+
+def events(engine: Engine, job_id: JobId) -> tuple[Event, ...]:
+    """The job's state changes, oldest first."""
+    rows = (
+        select(JobEvent, Worker.name)
+        .outerjoin(Worker, Worker.incarnation == JobEvent.incarnation)
+        .where(JobEvent.job_id == job_id)
+        .order_by(JobEvent.id)
+    )
+    with Session(engine) as session:
+        return tuple(
+            Event(
+                at=event.at,
+                trigger=event.trigger,
+                from_state=JobState(event.from_state),
+                to_state=JobState(event.to_state),
+                attempt=event.attempt,
+                worker=WorkerName(name) if name else None,
+                detail=event.detail,
+            )
+            for event, name in session.execute(rows).tuples()
+        )
 
 
 def phase_spans(engine: Engine, job_id: JobId) -> tuple[PhaseSpan, ...]:

@@ -8,11 +8,20 @@ is written and the caller learns so by ``StateConflict``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    update,
+)
 
 from ddit_batch.db.models import Attempt, Job, JobEvent, Segment
 from ddit_batch.errors import StateConflict
@@ -65,8 +74,7 @@ def move(
     values = {"state": target, "state_since": func.clock_timestamp(), **(changes or {})}
     if target not in HELD_STATES:
         values |= {"holder": None, "dispatched_at": None, "queue": None}
-    if target in FINAL_STATES:
-        values["finished_at"] = func.clock_timestamp()
+    values["finished_at"] = func.clock_timestamp() if target in FINAL_STATES else None
     conditions = as_believed(belief)
     if trigger is Trigger.CLAIM:
         # A message whose attempt has ended may still be under way: it must not be claimed.
@@ -93,6 +101,48 @@ def move(
         _close_segment(connection, belief.job_id)
     wake_scheduler(connection, f"{belief.job_id} {trigger}")
     return target
+
+
+def move_all(
+    connection: Connection,
+    state: JobState,
+    trigger: Trigger,
+    *,
+    where: Sequence[ColumnElement[bool]],
+    changes: Mapping[str, Any] | None = None,
+) -> int:
+    """Move every job in *state* that *where* describes and that has no live attempt.
+
+    One statement however many they are. Returns how many moved.
+
+    Raises:
+        IllegalTransition: The table does not know the move.
+    """
+    target = next_state(state, trigger)
+    assert target not in HELD_STATES, "only a claim leads to a held state, one job at a time"
+    moved = (
+        update(Job)
+        .where(Job.state == state, Job.dispatched_at.is_(None), *where)
+        .values(
+            state=target,
+            state_since=func.clock_timestamp(),
+            finished_at=func.clock_timestamp() if target in FINAL_STATES else None,
+            **(changes or {}),
+        )
+        .returning(Job.id, Job.attempt)
+        .cte("moved")
+    )
+    columns = select(
+        moved.c.id,
+        literal(str(trigger)),
+        literal(str(state)),
+        literal(str(target)),
+        moved.c.attempt,
+    )
+    events = insert(JobEvent).from_select(
+        ["job_id", "trigger", "from_state", "to_state", "attempt"], columns
+    )
+    return int(connection.execute(events).rowcount)
 
 
 def end_attempt(connection: Connection, job_id: JobId, *, outcome: str) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import BigInteger, Engine, cast, func, select, text
 
 from ddit_batch.db.leases import LIVE_WORKER_STATES
 from ddit_batch.db.models import Batch, Job, Worker
-from ddit_batch.job import FINAL_STATES, HELD_STATES, BatchId, JobId, JobState, WorkerName
+from ddit_batch.errors import NotFound
+from ddit_batch.job import FINAL_STATES, HELD_STATES, BatchId, JobId, JobState, Phase, WorkerName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,13 @@ class FinishedJob:
     job_id: JobId
     custom_id: str
     state: JobState
+    model: str
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+    num_frames: int
+    seed: int
     artifact_key: str | None
     manifest_key: str | None
     failure_code: str | None
@@ -97,6 +105,18 @@ def batches(engine: Engine, batch_id: BatchId | None = None) -> tuple[BatchSumma
             )
             for row in connection.execute(rows)
         )
+
+
+def one_batch(engine: Engine, batch_id: BatchId) -> BatchSummary:
+    """The batch of that id.
+
+    Raises:
+        NotFound: There is none.
+    """
+    found = batches(engine, batch_id)
+    if not found:
+        raise NotFound(f"no batch {batch_id!r}: `ddit status` lists them")
+    return found[0]
 
 
 def running_jobs(engine: Engine, batch_id: BatchId) -> tuple[RunningJob, ...]:
@@ -136,13 +156,18 @@ def running_jobs(engine: Engine, batch_id: BatchId) -> tuple[RunningJob, ...]:
         )
 
 
-def finished_jobs(engine: Engine, batch_id: BatchId) -> tuple[FinishedJob, ...]:
-    """The batch's jobs in final states, in the order of their lines."""
+def finished_jobs(engine: Engine, batch_id: BatchId) -> Iterator[FinishedJob]:
+    """The batch's jobs in final states, in the order of their lines, a few at a time."""
     rows = (
         select(
             Job.id,
             Job.custom_id,
             Job.state,
+            Job.model,
+            Job.width,
+            Job.height,
+            Job.num_frames,
+            cast(Job.request["seed"].as_string(), BigInteger).label("seed"),
             Job.artifact_key,
             Job.manifest_key,
             Job.failure_code,
@@ -151,19 +176,36 @@ def finished_jobs(engine: Engine, batch_id: BatchId) -> tuple[FinishedJob, ...]:
         .where(Job.batch_id == batch_id, Job.state.in_(FINAL_STATES))
         .order_by(Job.line)
     )
-    with engine.connect() as connection:
-        return tuple(
-            FinishedJob(
+    with engine.connect().execution_options(yield_per=1000) as connection:
+        for row in connection.execute(rows):
+            yield FinishedJob(
                 job_id=JobId(row.id),
                 custom_id=row.custom_id,
                 state=JobState(row.state),
+                model=row.model,
+                width=row.width,
+                height=row.height,
+                num_frames=row.num_frames,
+                seed=row.seed,
                 artifact_key=row.artifact_key,
                 manifest_key=row.manifest_key,
                 failure_code=row.failure_code,
                 failure_message=row.failure_message,
             )
-            for row in connection.execute(rows)
-        )
+
+
+def job_facts(engine: Engine, job_id: JobId) -> dict[str, object]:
+    """The job's row of the view ``job_status``, by column.
+
+    Raises:
+        NotFound: There is no such job.
+    """
+    with engine.connect() as connection:
+        query = text("SELECT * FROM job_status WHERE job_id = :job_id")
+        row = connection.execute(query, {"job_id": job_id}).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"no job {job_id!r}: `ddit sql` on the view job_status lists them")
+    return dict(row)
 
 
 def models_served(engine: Engine) -> frozenset[str]:
@@ -171,6 +213,17 @@ def models_served(engine: Engine) -> frozenset[str]:
     rows = select(Worker.models).where(Worker.state.in_(LIVE_WORKER_STATES))
     with engine.connect() as connection:
         return frozenset(model for models in connection.scalars(rows) for model in models)
+
+
+def workers_online(engine: Engine) -> dict[Phase, int]:
+    """How many live workers each phase has; a phase without any is left out."""
+    rows = (
+        select(Worker.phase, func.count())
+        .where(Worker.state.in_(LIVE_WORKER_STATES), Worker.lease_expires_at > func.now())
+        .group_by(Worker.phase)
+    )
+    with engine.connect() as connection:
+        return {Phase(phase): count for phase, count in connection.execute(rows)}
 
 
 def names_ever_registered(engine: Engine) -> frozenset[str]:

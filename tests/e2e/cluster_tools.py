@@ -1,0 +1,351 @@
+"""A warm cluster that tests may hurt: submit, look, catch a worker at work, mend.
+
+Everything is seen from outside, as a user or a fault sees it: SQL, the store's files, process ids.
+Spares are workers of the same cluster that no supervisor starts again, one for each phase.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from signal import SIGCONT, SIGKILL, SIGSTOP
+from typing import Any
+
+import psycopg
+from e2e_processes import is_alive, wait_until
+from e2e_prompts import write_prompts
+from redis import Redis
+
+from ddit_batch.cli.prompts import load_prompts, submit_prompts
+from ddit_batch.control import redis_url
+from ddit_batch.db.engine import make_engine
+from ddit_batch.embedded.home import ClusterState, Home, running_cluster
+from ddit_batch.embedded.plan import Addresses, ClusterPlan, planned_services
+from ddit_batch.embedded.process import Child
+from ddit_batch.job import WORKING_STATE, JobState, Phase
+
+Row = tuple[Any, ...]
+
+Figure = Callable[[str, float, str], None]
+"""Keeps a name, a measured value and its unit for the end of the session."""
+
+OUTAGE_S = 20.0
+"""How long a query of a test waits for Postgres."""
+FINAL = "('succeeded', 'failed', 'cancelled')"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sums:
+    """What tells two videos apart: the digests in a manifest."""
+
+    frames: str
+    video: str
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> Sums:
+        """The digests that *manifest* names."""
+        return cls(frames=manifest["frames_sha256"], video=manifest["sha256"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caught:
+    """A worker that was stopped while it held a job."""
+
+    job_id: str
+    custom_id: str
+    attempt: int
+    pid: int
+    name: str
+    """``dit-0@host``."""
+    incarnation: int
+    at: float
+    """When it was stopped, in seconds since the epoch, which is the database's clock too."""
+
+    def kill(self) -> None:
+        """End it for good, as the kernel's memory killer does."""
+        os.kill(self.pid, SIGKILL)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        os.kill(self.pid, SIGCONT)
+
+
+class Cluster:
+    """One embedded cluster with its spares."""
+
+    def __init__(self, home: Home, plan: ClusterPlan) -> None:
+        self.home = home
+        self.plan = plan
+        self.spares: dict[Phase, Child] = {}
+        self._connection: psycopg.Connection | None = None
+        self._batches = 0
+
+    @property
+    def state(self) -> ClusterState:
+        """What the supervisor says."""
+        state = running_cluster(self.home)
+        assert state is not None, f"the cluster is gone, see {self.home.log('supervisor')}"
+        return state
+
+    def rows(self, query: str, *values: object) -> list[Row]:
+        """The rows of *query*; waits for Postgres if it is away."""
+        deadline = time.monotonic() + OUTAGE_S
+        while True:
+            try:
+                if self._connection is None:
+                    url = self.state.database_url.replace("+psycopg", "")
+                    self._connection = psycopg.connect(url, autocommit=True)
+                cursor = self._connection.execute(query.encode(), values)
+                return cursor.fetchall() if cursor.description else []
+            except psycopg.OperationalError:
+                self._connection = None
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def value(self, query: str, *values: object) -> Any:
+        """The one value that *query* gives."""
+        ((value,),) = self.rows(query, *values)
+        return value
+
+    def broker(self) -> Redis:
+        """A connection to the broker."""
+        return Redis.from_url(redis_url(self.state.broker_url), decode_responses=True)
+
+    def kill(self, service: str) -> float:
+        """Kill the process of *service*; returns when, in seconds since the epoch."""
+        os.kill(self.state.services[service], SIGKILL)
+        return time.time()
+
+    def worker_pids(self, phase: Phase) -> list[int]:
+        """The processes that serve *phase* now."""
+        query = "SELECT pid FROM workers WHERE phase = %s AND state = 'online'"
+        return [row[0] for row in self.rows(query, phase)]
+
+    def log(self, worker: str) -> str:
+        """The log of the worker *worker*, which may have its host in its name."""
+        return self.home.log(worker.partition("@")[0]).read_text()
+
+    # batches
+
+    def submit(self, *custom_ids: str) -> Batch:
+        """Submit the lines of *custom_ids* as a new batch, to a folder of its own."""
+        self._batches += 1
+        folder = self.home.path.parent / f"batch-{self._batches}"
+        folder.mkdir()
+        prompts = load_prompts(
+            str(write_prompts(folder / "prompts.jsonl", *custom_ids)),
+            model=self.plan.models[1],
+            overrides={},
+            models_folder=None,
+        )
+        engine = make_engine(self.state.database_url)
+        submission = submit_prompts(engine, prompts, out=folder / "out", new=True)
+        engine.dispose()
+        return Batch(self, submission.batch_id, custom_ids, folder / "out")
+
+    def forget_embeddings(self) -> None:
+        """Empty the cache of embeddings, so that the next encode has work to do."""
+        for path in (self.home.store / "embeddings").rglob("*.safetensors"):
+            path.unlink()
+
+    # being whole
+
+    def mend(self, *, spares: bool | None) -> None:
+        """Wait until every service is there again, and no job is live.
+
+        With all *spares* or none; None leaves them as they are. Live jobs are what a failed test
+        has left: they are cancelled.
+        """
+        for pid in (*self.state.services.values(), *self._spare_pids()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, SIGCONT)
+        self.rows(f"UPDATE jobs SET cancel_requested_at = now() WHERE state NOT IN {FINAL}")
+        if spares is not None:
+            self._set_spares(wanted=spares)
+        wait_until(self._is_whole, "the cluster is whole again", within_s=60.0)
+
+    def close(self) -> None:
+        """Let go of the spares and the database."""
+        for child in self.spares.values():
+            child.kill()
+        if self._connection is not None:
+            self._connection.close()
+
+    def _spare_pids(self) -> list[int]:
+        return [child.process.pid for child in self.spares.values() if child.process]
+
+    def _set_spares(self, *, wanted: bool) -> None:
+        if not self.spares:
+            at = Addresses(
+                database_url=self.state.database_url,
+                broker_url=self.state.broker_url,
+                artifacts_url=self.state.artifacts_url,
+                flower_port=0,
+            )
+            plan = replace(self.plan, dit_workers=2, encode_workers=2, vae_workers=2)
+            services = {s.name: s for s in planned_services(self.home, plan, at)}
+            self.spares = {phase: Child(services[f"{phase}-1"]) for phase in Phase}
+        for child in self.spares.values():
+            if wanted and not child.is_alive():
+                child.start()
+            elif not wanted:
+                child.stop()
+
+    def _is_whole(self) -> bool:
+        pids = {name: pid for name, pid in self.state.services.items() if is_alive(pid)}
+        spares = {c.service.name: c.process.pid for c in self.spares.values() if c.is_alive()}
+        expected = {**pids, **spares}
+        phases = tuple(f"{phase}-" for phase in Phase)
+        workers = {(name, pid) for name, pid in expected.items() if name.startswith(phases)}
+        live = self.rows(
+            "SELECT split_part(name, '@', 1), pid FROM workers "
+            "WHERE state = 'online' AND lease_expires_at > clock_timestamp()"
+        )
+        all_pids = len(pids) == len(self.state.services)
+        jobs = self.value(f"SELECT count(*) FROM jobs WHERE state NOT IN {FINAL}")
+        return all_pids and workers == set(live) and jobs == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One submitted file in a cluster."""
+
+    cluster: Cluster
+    batch_id: str
+    custom_ids: tuple[str, ...]
+    out: Path
+
+    def job(self, custom_id: str) -> dict[str, Any]:
+        """The job's row."""
+        return dict(
+            self.cluster.value(
+                "SELECT to_jsonb(j) FROM jobs j WHERE batch_id = %s AND custom_id = %s",
+                self.batch_id,
+                custom_id,
+            )
+        )
+
+    def count(self, *states: JobState) -> int:
+        """How many of its jobs are in one of *states*."""
+        return int(
+            self.cluster.value(
+                "SELECT count(*) FROM jobs WHERE batch_id = %s AND state = ANY(%s)",
+                self.batch_id,
+                list(states),
+            )
+        )
+
+    def wait_done(self, *, within_s: float = 60.0) -> None:
+        """Wait until every job is in a final state."""
+        ends = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+        wanted = len(self.custom_ids)
+        wait_until(lambda: self.count(*ends) == wanted, "all jobs end", within_s=within_s)
+
+    def wait_step(self, custom_id: str, step: int) -> None:
+        """Wait until a job is denoised, and *step* steps far."""
+        wait_until(
+            lambda: (job := self.job(custom_id))["state"] == "denoising" and job["step"] >= step,
+            f"{custom_id} reaches step {step}",
+        )
+
+    def catch(self, phase: Phase, *, checkpoint: int = 0, within_s: float = 30.0) -> Caught:
+        """Stop a worker that is in the middle of *phase* of one of the jobs, however short it is.
+
+        For DiT, one that has a checkpoint of step *checkpoint* or later.
+        """
+        query = (
+            "SELECT j.id, j.custom_id, j.attempt, w.pid, w.name, w.incarnation "
+            "FROM jobs j JOIN workers w ON w.incarnation = j.holder "
+            "WHERE batch_id = %s AND j.state = %s AND coalesce(checkpoint_step, 0) >= %s"
+        )
+        values = (self.batch_id, WORKING_STATE[phase], checkpoint)
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            for job_id, custom_id, attempt, pid, name, incarnation in self.cluster.rows(
+                query, *values
+            ):
+                os.kill(pid, SIGSTOP)
+                at = time.time()
+                time.sleep(0.05)  # a commit that it had sent may still come through
+                if any(row[0] == job_id for row in self.cluster.rows(query, *values)):
+                    return Caught(
+                        job_id=job_id,
+                        custom_id=custom_id,
+                        attempt=attempt,
+                        pid=pid,
+                        name=name,
+                        incarnation=incarnation,
+                        at=at,
+                    )
+                os.kill(pid, SIGCONT)
+        raise AssertionError(f"no worker was caught at {phase} in {within_s:g} s")
+
+    def recovery_s(self, caught: Caught, phase: Phase) -> float:
+        """Seconds from the fault until somebody else had claimed the job."""
+        query = (
+            "SELECT extract(epoch FROM claimed_at)::float8, incarnation FROM attempts "
+            "WHERE job_id = %s AND phase = %s AND number > %s AND claimed_at IS NOT NULL "
+            "ORDER BY number LIMIT 1"
+        )
+        values = (caught.job_id, phase, caught.attempt)
+        ((claimed_at, incarnation),) = wait_until(
+            lambda: self.cluster.rows(query, *values), f"{caught.job_id} is claimed again"
+        )
+        assert incarnation != caught.incarnation
+        return float(claimed_at) - caught.at
+
+    def attempts(self, custom_id: str, phase: Phase) -> list[str | None]:
+        """The outcomes of the attempts at *phase*, in order."""
+        return [
+            row[0]
+            for row in self.cluster.rows(
+                "SELECT a.outcome FROM attempts a JOIN jobs j ON j.id = a.job_id "
+                "WHERE batch_id = %s AND custom_id = %s AND phase = %s ORDER BY number",
+                self.batch_id,
+                custom_id,
+                phase,
+            )
+        ]
+
+    def segments(self, custom_id: str) -> list[Row]:
+        """``(from_step, to_step, reason)`` of the job's segments, in order."""
+        return self.cluster.rows(
+            "SELECT from_step, to_step, reason FROM segments s JOIN jobs j ON j.id = s.job_id "
+            "WHERE batch_id = %s AND custom_id = %s ORDER BY s.id",
+            self.batch_id,
+            custom_id,
+        )
+
+    def assert_undisturbed(self, undisturbed: Mapping[str, Sums]) -> None:
+        """Every job succeeded, once, with one artifact, which is that of an undisturbed run."""
+        assert self.count(JobState.SUCCEEDED) == len(self.custom_ids)
+        names = {f"{name}{suffix}" for name in self.custom_ids for suffix in (".json", ".mp4")}
+        # the user's files are made just after the commit
+        wait_until(lambda: names <= self._delivered(), "all files are delivered", within_s=5.0)
+        assert self._delivered() == names
+        ends = self.cluster.value(
+            "SELECT count(*) FROM job_events e JOIN jobs j ON j.id = e.job_id "
+            "WHERE batch_id = %s AND to_state = 'succeeded'",
+            self.batch_id,
+        )
+        assert ends == len(self.custom_ids)
+        for name in self.custom_ids:
+            video = (self.out / f"{name}.mp4").read_bytes()
+            stored = (self.cluster.home.store / self.job(name)["artifact_key"]).read_bytes()
+            assert video == stored
+            assert Sums.of(self.manifest(name)) == undisturbed[name]
+            assert hashlib.sha256(video).hexdigest() == undisturbed[name].video
+
+    def _delivered(self) -> set[str]:
+        return {path.name for path in self.out.glob("*")}
+
+    def manifest(self, custom_id: str) -> dict[str, Any]:
+        """The manifest that lies beside the delivered video."""
+        return dict(json.loads((self.out / f"{custom_id}.json").read_text()))

@@ -1,0 +1,113 @@
+"""One warm cluster for the session, the reference of an undisturbed run, and a list of figures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster_tools import Batch, Cluster, Figure, Sums
+from e2e_processes import MARK, wait_until
+from e2e_prompts import ALL, EULER
+
+from ddit_batch.embedded.cluster import start_cluster, stop_cluster
+from ddit_batch.embedded.home import Home
+from ddit_batch.embedded.plan import ClusterPlan
+
+FIGURES = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[FIGURES] = []
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if config.stash[FIGURES]:
+        terminalreporter.section("figures of the end-to-end tests")
+        for line in config.stash[FIGURES]:
+            terminalreporter.line(line)
+
+
+@pytest.fixture(scope="session")
+def figure(pytestconfig: pytest.Config) -> Figure:
+    """Keep a measured value to be shown at the end of the session."""
+
+    def keep(name: str, value: float, unit: str) -> None:
+        pytestconfig.stash[FIGURES].append(f"{name:<72} {value:8.2f} {unit}")
+
+    return keep
+
+
+@pytest.fixture(scope="session")
+def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Pipelines in diffusers' format: a good one, and one whose videos cannot be decoded."""
+    from broken_pipeline import break_vae  # noqa: PLC0415 -- seconds of imports
+
+    from ddit_batch.phases.models import tiny  # noqa: PLC0415
+
+    models = tmp_path_factory.mktemp("models")
+    tiny.main([str(models / EULER), "--solver", "euler"])
+    break_vae(models / EULER, models / "broken")
+    return {name: models / name for name in (EULER, "broken")}
+
+
+@pytest.fixture(scope="session")
+def session_cluster(
+    tmp_path_factory: pytest.TempPathFactory, model_folders: dict[str, Path]
+) -> Iterator[Cluster]:
+    """One worker for each phase and two schedulers; it ends with this process."""
+    home = Home(tmp_path_factory.mktemp("cluster") / "home")
+    plan = ClusterPlan(
+        dit_workers=1,
+        schedulers=2,
+        models=("tiny-wan", str(model_folders[EULER]), str(model_folders["broken"])),
+        torch_threads=1,
+        extra_env=((MARK, str(home.path)),),
+    )
+    start_cluster(home, plan, with_parent=True)
+    cluster = Cluster(home, plan)
+    yield cluster
+    cluster.close()
+    stop_cluster(home)
+
+
+@pytest.fixture
+def lone_cluster(session_cluster: Cluster) -> Cluster:
+    """The cluster, whole, with one worker for each phase."""
+    session_cluster.mend(spares=False)
+    return session_cluster
+
+
+@pytest.fixture
+def spare_cluster(session_cluster: Cluster) -> Cluster:
+    """The cluster, whole, with two workers for each phase."""
+    session_cluster.mend(spares=True)
+    return session_cluster
+
+
+@pytest.fixture
+def cluster(session_cluster: Cluster) -> Cluster:
+    """The cluster, whole, with one or two workers for each phase."""
+    session_cluster.mend(spares=None)
+    return session_cluster
+
+
+@pytest.fixture(scope="session")
+def undisturbed_batch(session_cluster: Cluster, figure: Figure) -> Batch:
+    """All requests, run once with nothing in their way."""
+    session_cluster.mend(spares=False)
+    begun_s = time.monotonic()
+    batch = session_cluster.submit(*ALL)
+    batch.wait_done()
+    wait_until(lambda: len(list(batch.out.glob("*.mp4"))) == len(ALL), "all files are delivered")
+    figure(f"undisturbed run of {len(ALL)} jobs", time.monotonic() - begun_s, "s")
+    return batch
+
+
+@pytest.fixture(scope="session")
+def undisturbed(undisturbed_batch: Batch) -> dict[str, Sums]:
+    """The digests of every video, by custom_id, when nothing is in the way."""
+    return {name: Sums.of(undisturbed_batch.manifest(name)) for name in ALL}

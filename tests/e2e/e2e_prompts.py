@@ -1,0 +1,92 @@
+"""The requests of these tests: few and fixed, so that one undisturbed run is the reference of all.
+
+Two solvers, four shapes, with and without guidance; two jobs long enough to be caught at work.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+EULER = "euler"
+"""Name of the model, and of its folder, that these tests build beside the builtin ``tiny-wan``."""
+
+
+def _line(custom_id: str, model: str, prompt: str, **fields: object) -> dict[str, object]:
+    return {"custom_id": custom_id, "model": model, "prompt": prompt, "fps": 8, **fields}
+
+
+def _size(height: int, width: int, num_frames: int) -> dict[str, object]:
+    return {"height": height, "width": width, "num_frames": num_frames}
+
+
+LINES = {
+    str(line["custom_id"]): line
+    for line in (
+        _line(
+            "fox",
+            "tiny-wan",
+            "a red fox runs over fresh snow",
+            negative_prompt="blurry, low quality",
+            num_inference_steps=12,
+            guidance_scale=5.0,
+            seed=11,
+            **_size(64, 64, 9),
+        ),
+        _line(
+            "tram",
+            "tiny-wan",
+            "an old tram turns a corner",
+            num_inference_steps=8,
+            guidance_scale=1.0,
+            seed=12,
+            **_size(96, 64, 17),
+        ),
+        _line(
+            "waves",
+            EULER,
+            "waves break on black rocks, seen from above",
+            negative_prompt="people",
+            num_inference_steps=10,
+            guidance_scale=4.0,
+            seed=13,
+            **_size(64, 112, 9),
+        ),
+        _line(
+            "snow",
+            EULER,
+            "snow falls into an empty street",
+            num_inference_steps=8,
+            guidance_scale=1.0,
+            seed=14,
+            **_size(80, 128, 13),
+        ),
+        _line(
+            "long",
+            "tiny-wan",
+            "a candle burns down",
+            negative_prompt="wind",
+            num_inference_steps=200,
+            guidance_scale=5.0,
+            seed=15,
+            **_size(128, 128, 17),
+        ),
+        _line(
+            "long-euler",
+            EULER,
+            "a glacier moves",
+            num_inference_steps=200,
+            guidance_scale=1.0,
+            seed=16,
+            **_size(128, 128, 17),
+        ),
+    )
+}
+ALL = tuple(LINES)
+SHORT = ("fox", "tram", "waves", "snow")
+
+
+def write_prompts(path: Path, *custom_ids: str) -> Path:
+    """Write the lines of *custom_ids* to the file *path*."""
+    path.write_text("".join(json.dumps(LINES[name]) + "\n" for name in custom_ids))
+    return path

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from signal import SIGCONT, SIGSTOP
+
+from cluster_tools import Cluster, Figure, Sums
+from e2e_processes import ddit, wait_until
+from e2e_prompts import LINES
+
+from ddit_batch.job import JobState, Phase
+
+
+def test_damaged_checkpoint_costs_its_steps_only(
+    spare_cluster: Cluster, undisturbed: dict[str, Sums], figure: Figure
+) -> None:
+    """The job starts over at step 0, says so in its history, and gives the same video."""
+    batch = spare_cluster.submit("long")
+    caught = batch.catch(Phase.DIT, checkpoint=20)
+    path = spare_cluster.home.store / batch.job("long")["checkpoint_key"]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+    figure("DiT worker frozen, checkpoint damaged", batch.recovery_s(caught, Phase.DIT), "s")
+    batch.wait_done()
+
+    first, second = batch.segments("long")
+    assert first[0] == 0
+    assert second == (0, 200, "checkpoint_lost")
+    batch.assert_undisturbed(undisturbed)
+    spare = batch.manifest("long")["segments"][-1]["workers"][0]
+    assert "starts over: the checkpoint of" in spare_cluster.log(spare)
+
+
+def test_lost_latents_are_made_again(cluster: Cluster, undisturbed: dict[str, Sums]) -> None:
+    """A VAE worker that finds nothing sends the job back to DiT."""
+    for pid in (pids := cluster.worker_pids(Phase.VAE)):
+        os.kill(pid, SIGSTOP)
+    batch = cluster.submit("fox")
+    wait_until(lambda: batch.count(JobState.DENOISED), "the job waits for VAE")
+    (cluster.home.store / batch.job("fox")["latents_key"]).unlink()
+
+    for pid in pids:
+        os.kill(pid, SIGCONT)
+    batch.wait_done()
+
+    assert batch.attempts("fox", Phase.DIT) == ["finish", "finish"]
+    assert batch.attempts("fox", Phase.VAE)[-2:] == ["handoff_lost", "finish"]
+    batch.assert_undisturbed(undisturbed)
+
+
+def test_job_whose_model_raises_fails_alone(
+    cluster: Cluster, undisturbed: dict[str, Sums], model_folders: dict[str, Path]
+) -> None:
+    """`ddit run` names the job and the cause and exits with 1; the other jobs have their videos."""
+    folder = cluster.home.path.parent / "failing"
+    folder.mkdir()
+    bad = {**LINES["snow"], "custom_id": "bad", "model": "broken"}
+    lines = [bad, LINES["fox"], LINES["tram"]]
+    prompts = folder / "prompts.jsonl"
+    prompts.write_text("\n".join(map(json.dumps, lines)))
+
+    done = ddit(
+        cluster.home.path,
+        "run",
+        str(prompts),
+        *("--model", str(model_folders["broken"])),
+        *("--out", str(folder / "out")),
+    )
+
+    assert done.returncode == 1, done.stderr
+    assert "\nbad: unexpected_error: The size of tensor" in done.stderr
+    assert "2 succeeded, 1 failed" in done.stderr
+    for name in ("fox", "tram"):
+        manifest = json.loads((folder / "out" / f"{name}.json").read_text())
+        assert Sums.of(manifest) == undisturbed[name]
+    assert not (folder / "out" / "bad.mp4").exists()
+    failures = cluster.value("SELECT failures FROM jobs WHERE custom_id = 'bad'")
+    assert failures == 3
