@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ddit_batch.cli.command import command
 from ddit_batch.cli.options import flower_option, home_option, model_option, workers_option
 from ddit_batch.cli.threads import threads_for
 from ddit_batch.embedded.cluster import start_cluster, stop_cluster
@@ -11,17 +12,13 @@ from ddit_batch.embedded.home import Home
 from ddit_batch.embedded.plan import ClusterPlan
 
 
-@click.command()
+@command("ddit up --workers 2")
 @home_option
 @workers_option
 @model_option
 @flower_option
 def up(home: Home, workers: int, model: str, flower: bool) -> None:
-    """Start a cluster in the background; `ddit down` stops it.
-
-    \b
-    ddit up --workers 2
-    """
+    """Start a cluster in the background; `ddit down` stops it."""
     plan = ClusterPlan(
         dit_workers=workers, models=(model,), flower=flower, torch_threads=threads_for(workers)
     )
@@ -31,13 +28,9 @@ def up(home: Home, workers: int, model: str, flower: bool) -> None:
         click.echo(f"Flower: {state.flower_url}", err=True)
 
 
-@click.command()
+@command("ddit down")
 @home_option
 def down(home: Home) -> None:
-    """Stop the cluster: running jobs checkpoint and wait.
-
-    \b
-    ddit down
-    """
+    """Stop the cluster: running jobs checkpoint and wait."""
     stopped = stop_cluster(home)
     click.echo("cluster down" if stopped else f"no cluster runs in {home.path}", err=True)

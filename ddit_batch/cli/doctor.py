@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ddit_batch.artifact import ArtifactStore
+from ddit_batch.cli.command import command
 from ddit_batch.cli.connection import ready_cluster
 from ddit_batch.cli.options import home_option
 from ddit_batch.config import Settings, load_settings
@@ -51,15 +52,11 @@ class Finding:
     cure: str = ""
 
 
-@click.command()
+@command("ddit doctor")
 @home_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a finding.")
 def doctor(home: Home, as_json: bool) -> None:
-    """Check this installation and the cluster in reach; exit 1 if something is bad.
-
-    \b
-    ddit doctor
-    """
+    """Check this installation and the cluster in reach; exit 1 if something is bad."""
     findings = [*_installation(home), *_cluster(home, load_settings())]
     for finding in findings:
         if as_json:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ddit_batch.cli.command import command
 from ddit_batch.cli.connection import reading_engine
 from ddit_batch.cli.options import batch_argument, home_option
 from ddit_batch.db.status import finished_jobs, one_batch
@@ -14,7 +15,7 @@ from ddit_batch.job import BatchId
 from ddit_batch.results import ERRORS_FILE, RESULTS_FILE, result_line, write_results
 
 
-@click.command()
+@command("ddit results b0123456789 --out videos")
 @batch_argument
 @click.option(
     "--out",
@@ -23,11 +24,7 @@ from ddit_batch.results import ERRORS_FILE, RESULTS_FILE, result_line, write_res
 )
 @home_option
 def results(batch: str, out: Path | None, home: Home) -> None:
-    """Print a JSON line for every finished job of BATCH.
-
-    \b
-    ddit results b0123456789 --out videos
-    """
+    """Print a JSON line for every finished job of BATCH."""
     with reading_engine(home) as engine:
         batch_id = one_batch(engine, BatchId(batch)).batch_id
         if out is not None:

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from ddit_batch.artifact import ArtifactStore
 from ddit_batch.artifact_keys import file_name_for
+from ddit_batch.cli.command import command
 from ddit_batch.cli.connection import ready_cluster
 from ddit_batch.cli.display import BatchDisplay, Look
 from ddit_batch.cli.options import (
@@ -45,7 +46,7 @@ HOPELESS_RESTARTS = 3
 STOPPED_EXIT_CODE = 130
 
 
-@click.command()
+@command("ddit run prompts.jsonl --out videos")
 @file_argument
 @click.option(
     "--out",
@@ -72,9 +73,6 @@ def run(
 
     The same command again goes on where it was stopped: finished videos are kept, half-done ones
     continue at their last step.
-
-    \b
-    ddit run prompts.jsonl --out videos
     """
     prompts = load_prompts(
         file, model=model, overrides=overrides, models_folder=load_settings().models_folder

@@ -9,6 +9,7 @@ import threading
 
 import click
 
+from ddit_batch.cli.command import ExampleCommand, command
 from ddit_batch.config import Settings, load_settings, require
 from ddit_batch.control import LiveControl
 from ddit_batch.db import migrate
@@ -24,13 +25,9 @@ from ddit_batch.scheduler.live import LiveDriver, Pace
 from ddit_batch.scheduler.service import serve
 
 
-@click.command()
+@command("DDIT_DATABASE_URL=... DDIT_BROKER_URL=... ddit scheduler")
 def scheduler() -> None:
-    """Decide who works on what, until told to stop. Two may run: one leads.
-
-    \b
-    DDIT_DATABASE_URL=... DDIT_BROKER_URL=... ddit scheduler
-    """
+    """Decide who works on what, until told to stop. Two may run: one leads."""
     settings = load_settings()
     require(settings, "database_url", "broker_url")
     set_up_logging()
@@ -65,15 +62,11 @@ def _driver(settings: Settings, store: SchedulerStore) -> LiveDriver:
     )
 
 
-@click.command()
+@command("DDIT_DATABASE_URL=... ddit worker --phase dit --name dit-0")
 @click.option("--phase", type=click.Choice([str(p) for p in Phase]), required=True)
 @click.option("--name", help="Unique on this host; default: the phase and a zero.")
 def worker(phase: str, name: str | None) -> None:
-    """Serve one phase on one GPU or CPU slot, until told to stop.
-
-    \b
-    DDIT_DATABASE_URL=... ddit worker --phase dit --name dit-0
-    """
+    """Serve one phase on one GPU or CPU slot, until told to stop."""
     settings = load_settings()
     require(settings, "database_url", "broker_url", "artifacts_url")
     own_name = WorkerName(f"{name or f'{phase}-0'}@{settings.host}")
@@ -102,15 +95,11 @@ def worker(phase: str, name: str | None) -> None:
     )
 
 
-@click.command()
+@command("ddit flower --port 5555")
 @click.option("--port", type=int, default=5555, show_default=True)
 @click.option("--address", default="127.0.0.1", show_default=True, help="Interface to bind to.")
 def flower(port: int, address: str) -> None:
-    """Watch the tasks in a browser.
-
-    \b
-    ddit flower --port 5555
-    """
+    """Watch the tasks in a browser."""
     require(load_settings(), "broker_url")
     environment = dict(os.environ)
     if "FLOWER_BASIC_AUTH" not in environment:
@@ -128,13 +117,9 @@ def db() -> None:
     """Look after the database."""
 
 
-@db.command()
+@db.command(cls=ExampleCommand, example="DDIT_DATABASE_URL=... ddit db upgrade")
 def upgrade() -> None:
-    """Bring the database to this release's schema; safe to repeat.
-
-    \b
-    DDIT_DATABASE_URL=... ddit db upgrade
-    """
+    """Bring the database to this release's schema; safe to repeat."""
     settings = load_settings()
     require(settings, "database_url")
     migrate.upgrade(settings.database_url.get_secret_value())

@@ -10,24 +10,21 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from ddit_batch.cli.command import command
 from ddit_batch.cli.connection import reading_engine
 from ddit_batch.cli.options import home_option
 from ddit_batch.db.query import QueryResult, run_query
 from ddit_batch.embedded.home import Home
 
 
-@click.command()
+@command("ddit sql \"SELECT custom_id, failure_message FROM job_status WHERE state = 'failed'\"")
 @click.argument("query")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a row.")
 @click.option("--csv", "as_csv", is_flag=True, help="CSV with a header.")
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True)
 @home_option
 def sql(query: str, as_json: bool, as_csv: bool, limit: int, home: Home) -> None:
-    """Run QUERY on the documented views; it can read them and change nothing. `-` reads stdin.
-
-    \b
-    ddit sql "SELECT custom_id, failure_message FROM job_status WHERE state = 'failed'"
-    """
+    """Run QUERY on the documented views; it can read them and change nothing. `-` reads stdin."""
     text = sys.stdin.read() if query == "-" else query
     with reading_engine(home) as engine:
         found = run_query(engine, text, limit=limit)

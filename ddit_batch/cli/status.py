@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from sqlalchemy import Engine
 
+from ddit_batch.cli.command import command
 from ddit_batch.cli.connection import reading_engine
 from ddit_batch.cli.options import home_option
 from ddit_batch.db import history
@@ -22,16 +23,12 @@ from ddit_batch.job import HELD_STATES, WAITING_STATE, BatchId, JobId, JobState
 FINAL = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 
-@click.command()
+@command("ddit status")
 @click.argument("id_", required=False, metavar="[BATCH|JOB]")
 @home_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a batch, or for the job.")
 def status(id_: str | None, home: Home, as_json: bool) -> None:
-    """Show all batches, or one BATCH, or the whole story of one JOB.
-
-    \b
-    ddit status
-    """
+    """Show all batches, or one BATCH, or the whole story of one JOB."""
     with reading_engine(home) as engine:
         if id_ and "-" in id_:
             _show_job(engine, JobId(id_), as_json=as_json)

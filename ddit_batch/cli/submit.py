@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ddit_batch.cli.command import command
 from ddit_batch.cli.connection import connected_engine
 from ddit_batch.cli.options import file_argument, home_option, model_option, set_option
 from ddit_batch.cli.prompts import load_prompts, submit_prompts
@@ -13,7 +14,7 @@ from ddit_batch.config import load_settings
 from ddit_batch.embedded.home import Home
 
 
-@click.command()
+@command("ddit submit prompts.jsonl --out videos")
 @file_argument
 @home_option
 @model_option
@@ -28,11 +29,7 @@ def submit(
     out: Path | None,
     new: bool,
 ) -> None:
-    """Submit FILE to the running cluster; prints the batch's id.
-
-    \b
-    ddit submit prompts.jsonl --out videos
-    """
+    """Submit FILE to the running cluster; prints the batch's id."""
     prompts = load_prompts(
         file, model=model, overrides=overrides, models_folder=load_settings().models_folder
     )

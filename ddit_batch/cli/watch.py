@@ -8,6 +8,7 @@ import time
 import click
 from sqlalchemy import Engine
 
+from ddit_batch.cli.command import command
 from ddit_batch.cli.connection import connected_engine
 from ddit_batch.cli.display import BatchDisplay, Look
 from ddit_batch.cli.options import home_option
@@ -21,15 +22,11 @@ OUTAGE_S = 60.0
 """How long the display waits for a database that is away."""
 
 
-@click.command()
+@command("ddit watch")
 @click.argument("batch", required=False)
 @home_option
 def watch(batch: str | None, home: Home) -> None:
-    """Show progress of BATCH, or of the newest, until it is done. Ctrl-C only looks away.
-
-    \b
-    ddit watch
-    """
+    """Show progress of BATCH, or of the newest, until it is done. Ctrl-C only looks away."""
     with connected_engine(home) as engine:
         batch_id = _chosen(engine, batch)
         try:
