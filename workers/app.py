@@ -1,7 +1,8 @@
 """The Celery app of the workers, and what a worker process does before it takes its first task.
 
 ``ddit worker`` executes ``celery -A workers.app worker`` with the phase and the name in the
-environment. Flower uses the same app, without a phase, and so imports nothing heavy.
+environment. Flower uses the same app through ``flower.py``, without a phase, and so imports nothing
+heavy.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class Prepare(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
         signals.worker_shutting_down.connect(self._on_sigterm)
 
     def stop(self, _worker: object) -> None:
-        """End the incarnation; the task that ran has ended before."""
+        """End the incarnation once the attempt that runs has ended: the lease outlives its job."""
+        if not self.runtime.busy.acquire(timeout=settings.drain_s):
+            logger.warning("leaving while an attempt still runs: the scheduler will rescue its job")
         self.runtime.lease.stop()
         self.runtime.control.close()
 
@@ -78,4 +81,4 @@ if PHASE_VARIABLE in os.environ:
 
 @signals.setup_logging.connect
 def _log_our_way(**_: object) -> None:
-    set_up_logging()
+    set_up_logging(settings, {"worker": os.environ.get(NAME_VARIABLE)})

@@ -1,8 +1,8 @@
 """The frame around every task: claim the job, do the work, record how it ended.
 
 A task that returns lets Celery publish the next link of its chain; every other end raises, so that
-nothing follows: ``Ignore`` when there is nothing to report, the cause itself when the attempt
-failed, so that Flower shows it.
+nothing follows: ``Ignore`` when it was not this attempt's to finish, the cause itself when it
+failed. Flower shows either.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
+from celery import current_task
 from celery.exceptions import Ignore
+from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import SQLAlchemyError
 
 from ddit_batch.db.claims import Claim
@@ -51,6 +53,13 @@ def perform(
         Ignore: Late, duplicate, fenced or given back: nothing must follow.
         Exception: The attempt failed, and that is recorded.
     """
+    incarnation = runtime.lease.incarnation
+    with runtime.busy:
+        claim = _claim(runtime, phase, job_id, attempt)
+        _see_to_its_end(runtime, claim, work)
+
+
+def _claim(runtime: Runtime[_Part], phase: Phase, job_id: JobId, attempt: int) -> Claim:
     ids = {"job_id": job_id, "phase": phase, "attempt": attempt}
     try:
         claim = persist(
@@ -62,6 +71,11 @@ def perform(
         logger.info("not claimed: %s", exc, extra={"action": "not_claimed", **ids})
         raise Ignore from exc
     logger.info("claimed", extra={"action": "claimed", **ids})
+    return claim
+
+
+def _see_to_its_end(runtime: Runtime[_Part], claim: Claim, work: Work[_Part]) -> None:
+    ids = {"job_id": claim.job_id, "phase": claim.phase, "attempt": claim.attempt}
     try:
         work(runtime, claim)
     except StoppedOnPurpose as exc:

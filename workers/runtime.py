@@ -75,3 +75,5 @@ class Runtime(Generic[_Part]):
     models: Models[_Part]
     stop_requested: threading.Event = field(default_factory=threading.Event)
     """Set by SIGTERM: the step loop checkpoints at its next boundary and gives its job back."""
+    busy: threading.Lock = field(default_factory=threading.Lock)
+    """Held while an attempt runs: the lease must not end before it."""
