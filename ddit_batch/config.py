@@ -7,8 +7,10 @@ whole difference between the two. Passwords travel inside the URLs and are never
 from __future__ import annotations
 
 import socket
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -16,10 +18,28 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from ddit_batch.errors import ConfigError
 
 
-class Settings(BaseSettings):
-    """Where things are, and how patient to be. Durations are seconds."""
+class LogFormat(StrEnum):
+    """How a line of a log looks."""
 
-    model_config = SettingsConfigDict(env_prefix="DDIT_", frozen=True, extra="ignore")
+    TEXT = "text"
+    """A sentence with ``key=value`` behind it."""
+    JSON = "json"
+    """An object with the same as fields."""
+
+
+class Settings(BaseSettings):
+    """Where things are, and how patient to be. Durations are seconds.
+
+    The docstring of a field is its description in ``docs/deploy.md``.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="DDIT_",
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # it may be a password
+    )
 
     # where things are
     database_url: SecretStr = SecretStr("")
@@ -35,6 +55,7 @@ class Settings(BaseSettings):
 
     # who this worker is
     host: str = Field(default_factory=socket.gethostname)
+    """The name of this machine, which must be its own: names of workers end with it."""
     models: Annotated[tuple[str, ...], NoDecode] = ("tiny-wan",)
     """Comma-separated names, config files or folders of the models that a worker serves."""
     device: str = ""
@@ -64,15 +85,36 @@ class Settings(BaseSettings):
     decode_backlog: int = 16
     """No new DiT starts while this many jobs wait for a VAE worker."""
     checkpoint_every_steps: int = 5
+    """A DiT worker that dies costs its job at most this many denoising steps."""
     max_failures: int = 3
     """Attempts with a cause of their own after which a job fails."""
     max_worker_losses: int = 5
     """Lost workers after which a job is held to be what kills them, and fails."""
 
+    # how it is watched
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least important lines to log; libraries never go below ``INFO``."""
+    log_format: LogFormat = LogFormat.TEXT
+    """``text``, a sentence with ``key=value`` behind it, or ``json``, one object a line."""
+    metrics_address: str = ""
+    """Where a scheduler serves its metrics: ``127.0.0.1:9464``; with port 0 on a free one, which
+    its log names; empty: nowhere."""
+
     @field_validator("models", mode="before")
     @classmethod
     def _split_models(cls, value: object) -> object:
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+
+    @field_validator("database_url", "broker_url")
+    @classmethod
+    def _check_url(cls, value: SecretStr) -> SecretStr:
+        try:
+            urlsplit(value.get_secret_value()).port  # noqa: B018 -- raises for what is no port
+        except ValueError:
+            raise ValueError(
+                "not a URL; in a password write @ : / ? # % as %40 %3A %2F %3F %23 %25"
+            ) from None
+        return value
 
 
 def load_settings(**given: object) -> Settings:
@@ -85,8 +127,16 @@ def load_settings(**given: object) -> Settings:
         return Settings(**given)  # type: ignore[arg-type]  # pydantic validates
     except ValidationError as exc:
         first = exc.errors()[0]
-        name = "DDIT_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise ConfigError(f"{name}: {first['msg']} (found {first['input']!r})") from exc
+        field = str(first["loc"][0])
+        is_secret = Settings.model_fields[field].annotation is SecretStr
+        found = "" if is_secret else f" (found {first['input']!r})"
+        problem = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{variable(field)}: {problem}{found}") from exc
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field of the settings."""
+    return f"DDIT_{field.upper()}"
 
 
 def require(settings: Settings, *names: str) -> None:
@@ -99,6 +149,6 @@ def require(settings: Settings, *names: str) -> None:
         value = getattr(settings, name)
         if not (value.get_secret_value() if isinstance(value, SecretStr) else value):
             raise ConfigError(
-                f"DDIT_{name.upper()} is not set: set it, or use `ddit run` or `ddit up`, "
+                f"{variable(name)} is not set: set it, or use `ddit run` or `ddit up`, "
                 "which bring their own services"
             )

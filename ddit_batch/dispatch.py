@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from celery import Celery, chain
 
-from ddit_batch.job import JobId, Phase, queue_of, root_id, task_id
+from ddit_batch.job import JobId, Phase, WorkerName, queue_of, root_id, task_id
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -71,6 +71,15 @@ class Dispatcher:
     def vae(self, job_id: JobId, attempt: int) -> None:
         """What remains of part two after its DiT."""
         self._signature(job_id, Phase.VAE, attempt, queue_of(Phase.VAE)).apply_async()
+
+    def lost(self, job_id: JobId, phase: Phase, attempt: int, worker: WorkerName) -> None:
+        """Have Flower show the attempt as LOST: *worker*, which had it, cannot say how it ended."""
+        with self._app.events.default_dispatcher(hostname=worker) as events:
+            events.send(
+                "task-lost",
+                uuid=task_id(job_id, phase, attempt),
+                exception="its worker is gone; the job waits for its next attempt",
+            )
 
     def _signature(self, job_id: JobId, phase: Phase, attempt: int, queue: str) -> Signature:
         ids = {"task_id": task_id(job_id, phase, attempt), "root_id": root_id(job_id)}

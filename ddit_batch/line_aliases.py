@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 from functools import lru_cache
 
-from ddit_batch.line_rules import Fault, shown
+from ddit_batch.line_rules import Fault, shown_name
 from ddit_batch.request import Request
 
 ALIASES: dict[str, str] = {
@@ -96,22 +96,29 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Request) if field.name
 _MAX_GUESSED_CHARS = 64
 
 
-def unknown_field(name: str) -> Fault:
-    """What to tell a user who wrote the field *name*, which is none of ours."""
-    short = name[:_MAX_GUESSED_CHARS]
-    field = short if short == name and short.isidentifier() and short.isascii() else shown(name)
-    return Fault(field=field, rule="is no field of a line", cure=_cure(short))
+def unknown_field(name: str, *, known: tuple[str, ...] = FIELDS, inside: str = "") -> Fault:
+    """What to tell a user who wrote the field *name*, which is none of the *known* ones.
+
+    *inside* goes before the name: ``body.`` for a field of a body.
+    """
+    return Fault(
+        field=inside + shown_name(name),
+        rule=f"is no field of {'body' if inside else 'a line'}",
+        cure=advice(name[:_MAX_GUESSED_CHARS], known) or f"use only {', '.join(known)}",
+        code="unknown_parameter",
+    )
 
 
 @lru_cache(maxsize=256)
-def _cure(name: str) -> str:
+def advice(name: str, known: tuple[str, ...] = FIELDS) -> str:
+    """What to write instead of *name*, which is none of the *known* fields; empty if unclear."""
     plain = name.lower().strip().lstrip("-").replace("-", "_")
-    if advice := ADVICE.get(plain):
-        return advice
-    if plain in FIELDS:
+    if plain in known:
         return f"write {plain}"
-    if meant := ALIASES.get(plain):
-        return f"did you mean {meant}?"
-    if near := difflib.get_close_matches(plain, [*FIELDS, *ALIASES], n=1, cutoff=0.75):
-        return f"did you mean {ALIASES.get(near[0], near[0])}?"
-    return f"use only {', '.join(FIELDS)}"
+    if found := ADVICE.get(plain):
+        return found
+    meanings = {alias: field for alias, field in ALIASES.items() if field in known}
+    meanings |= {field: field for field in known}
+    if near := difflib.get_close_matches(plain, meanings, n=1, cutoff=0.75):
+        return f"did you mean {meanings[near[0]]}?"
+    return ""

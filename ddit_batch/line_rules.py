@@ -36,6 +36,10 @@ MAX_METADATA_VALUE_CHARS = 512
 
 _SHOWN_CHARS = 40
 _NOT_IN_A_NAME = re.compile("[/\\\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_NUMBER = re.compile(
+    r"\s*[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan|inf|infinity)\s*",
+    re.ASCII | re.IGNORECASE,
+)
 _NAME_RULE = (
     "must not start with a dot or contain /, \\ or control characters, because the video is named "
     "for it"
@@ -62,6 +66,10 @@ class Fault:
     """Empty when the fault is the whole line's."""
     value: str = ""
     """The value as ``shown`` shows it; empty when there is none to show."""
+    code: str = ""
+    """One word of OpenAI's for the kind of fault; empty for those that ``prompt_file`` can tell."""
+    whole_file: bool = False
+    """Nothing else in the file can be trusted: no line of it becomes a request."""
 
 
 class Rule(Protocol):
@@ -109,10 +117,14 @@ class Whole:
         """The legal numbers just below and just above *value*; none if the limits allow none."""
         down = value - (value - self.offset) % self.multiple
         lowest = self.low + (self.offset - self.low) % self.multiple
-        highest = self.high - (self.high - self.offset) % self.multiple
-        if lowest > highest:
+        if lowest > self.highest:
             return []
-        return sorted({min(max(n, lowest), highest) for n in (down, down + self.multiple)})
+        return sorted({min(max(n, lowest), self.highest) for n in (down, down + self.multiple)})
+
+    @property
+    def highest(self) -> int:
+        """The highest number that is a legal multiple."""
+        return self.high - (self.high - self.offset) % self.multiple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +292,23 @@ def shown(value: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def shown_name(name: str) -> str:
+    """A field's name as a message shows it: bare if it is a plain word, else as ``shown``."""
+    is_plain = name.isidentifier() and name.isascii() and len(name) <= _SHOWN_CHARS
+    return name if is_plain else shown(name)
+
+
+def as_number(text: str) -> int | float | str:
+    """The number that *text* spells out; *text* itself if it is none, for a rule to refuse."""
+    if _NUMBER.fullmatch(text):
+        for convert in (int, float):
+            try:
+                return convert(text)
+            except ValueError:  # no whole number, or one of too many digits to read
+                continue
+    return text
+
+
 def kind(value: object) -> str:
     """What *value* is called in JSON, with its article: ``an array``."""
     return "null" if value is None else _KINDS[type(value)]
@@ -295,6 +324,8 @@ def _not_a_number(wanted: str, value: object) -> Fault:
     cure = ""
     if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", value):
         cure = f"write {value} without quotes"
+    elif isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,15},[0-9]{1,15}", value):
+        cure = f"write {value.replace(',', '.')}, with a point"
     return Fault(rule=f"must be {wanted}, not {kind(value)}", cure=cure)
 
 

@@ -6,8 +6,8 @@ Rule 2: ``parse`` is pure over bytes; the same bytes and options give the same r
 ``content_hash``. Only ``read`` touches the outside.
 
 What counts for a field, the last one wins: the model's default, the value that ``--set`` gives to
-all lines, the line's own. Read next: ``jsonl.py`` (bytes to lines; other formats are other
-functions of that shape), ``line_rules.py`` (what a field may be).
+all lines, the line's own. Read next: ``formats.py`` (bytes to lines), ``line_rules.py`` (what a
+field may be).
 """
 
 from __future__ import annotations
@@ -17,21 +17,18 @@ import hashlib
 import json
 import operator
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from ddit_batch.errors import ConfigError, RequestError
-from ddit_batch.jsonl import jsonl_lines
 from ddit_batch.line_aliases import ALIASES, unknown_field
-from ddit_batch.line_rules import Fault, Rule, Text, rules_for, shown
+from ddit_batch.line_rules import Fault, Rule, Text, Whole, as_number, rules_for, shown
 from ddit_batch.model_config import Limits, ModelConfig
+from ddit_batch.openai_batch import own_lines
 from ddit_batch.request import Request, derive_seed
-
-Format = Callable[[bytes], Iterator[tuple[int, dict[str, object] | Fault]]]
-"""How a format reads a file: line numbers, each with the line's fields or what is wrong with it. A
-line may come more than once; with any fault, nothing of it becomes a request."""
+from ddit_batch.written import Fields, Format, Seconds, Written, name_in_file, plain
 
 STDIN = "-"
 """The path that means standard input."""
@@ -48,6 +45,12 @@ _ANYTHING = Limits(
     max_prompt_chars=_NO_LIMIT,
 )
 """For lines that name an unknown model: what can be said about them without its limits."""
+_NO_PROMPT = Fault(
+    field="prompt",
+    rule="is missing",
+    cure='add "prompt": "..."',
+    code="missing_required_parameter",
+)
 _HASHED = tuple(sorted({f.name for f in dataclasses.fields(Request)} - {"line"}))
 
 
@@ -64,6 +67,10 @@ class Problem:
     """As written, shortened; empty when there is none."""
     rule: str
     cure: str
+    code: str
+    """One word for the kind of problem, as OpenAI names it."""
+    custom_id: str | None = None
+    """The line's own name for itself, as written, if it has one."""
 
     def __str__(self) -> str:
         """``prompts.jsonl:17: height: 725: must be a multiple of 16: use 720 or 736``."""
@@ -76,7 +83,7 @@ class ParsedFile:
     """What a file asks for. With any problems, nothing of it should be submitted."""
 
     requests: tuple[Request, ...]
-    """The lines without problems, in the file's order."""
+    """The lines without problems, in the file's order; none if the file as a whole is wrong."""
     problems: tuple[Problem, ...]
     content_hash: str
     """SHA-256 of the requests and their model configs: equal for files that ask for the same,
@@ -113,7 +120,7 @@ def parse(
     models: Mapping[str, ModelConfig],
     default_model: str,
     overrides: Mapping[str, str] = MappingProxyType({}),
-    lines: Format = jsonl_lines,
+    lines: Format = own_lines,
 ) -> ParsedFile:
     """The requests of a file, with all its problems.
 
@@ -133,39 +140,69 @@ def parse(
     unlimited = models[default_model].model_copy(update={"name": "any model", "limits": _ANYTHING})
     for_unknown = _plan("", unlimited, {}, models)
 
-    shown_name = "stdin" if file_name == STDIN else file_name
-    requests: list[Request] = []
-    problems: list[Problem] = []
-    first_lines: dict[str, int] = {}
+    reading = _Reading(
+        file="stdin" if file_name == STDIN else file_name, plans=plans, unknown=for_unknown
+    )
     for number, fields in lines(data):
-        if isinstance(fields, Fault):
-            checked: Request | list[Fault] = [fields]
-        else:
-            name = default_model if fields.get("model") is None else fields["model"]
-            plan = plans.get(name, for_unknown) if isinstance(name, str) else for_unknown
-            checked = _check_line(number, fields, plan, first_lines)
-        if isinstance(checked, Request):
-            requests.append(checked)
-        else:
-            problems.extend(_problem(fault, shown_name, number) for fault in checked)
-    if not (requests or problems):
+        reading.take(number, fields, default_model)
+    if not (reading.requests or reading.problems):
         nothing = Fault(rule="the file holds no prompts", cure='write {"prompt": "..."}')
-        problems.append(_problem(nothing, shown_name, 1))
-    bad_lines = {problem.line for problem in problems}
-    good = tuple(request for request in requests if request.line not in bad_lines)
+        reading.note(nothing, 1, None)
+    good = reading.good_requests()
     return ParsedFile(
-        requests=good, problems=tuple(problems), content_hash=_content_hash(good, models)
+        requests=good, problems=tuple(reading.problems), content_hash=_content_hash(good, models)
     )
 
 
+class _Reading:
+    """One file on its way: what its lines have given so far."""
+
+    def __init__(self, *, file: str, plans: Mapping[str, _Plan], unknown: _Plan) -> None:
+        self._file = file
+        self._plans = plans
+        self._for_unknown = unknown
+        self._first_lines: dict[str, int] = {}
+        self._is_hopeless = False
+        self.requests: list[Request] = []
+        self.problems: list[Problem] = []
+
+    def take(self, number: int, fields: Fields | Fault, default_model: str) -> None:
+        """Keep the request of one line, or all that is wrong with it."""
+        if isinstance(fields, Fault):
+            self.note(fields, number, None)
+            return
+        model = plain(fields.get("model"))
+        name = default_model if model is None else model
+        known = self._plans.get(name) if isinstance(name, str) else None
+        checked = _check_line(number, fields, known or self._for_unknown, self._first_lines)
+        if isinstance(checked, Request):
+            self.requests.append(checked)
+            return
+        custom_id = plain(fields.get("custom_id"))
+        for fault in checked:
+            self.note(fault, number, custom_id if isinstance(custom_id, str) else None)
+
+    def note(self, fault: Fault, line: int, custom_id: str | None) -> None:
+        """Keep a problem of *line*."""
+        self._is_hopeless |= fault.whole_file
+        self.problems.append(_problem(fault, self._file, line, custom_id))
+
+    def good_requests(self) -> tuple[Request, ...]:
+        """Those of lines that have no problem; none if the file as a whole has one."""
+        if self._is_hopeless:
+            return ()
+        bad_lines = {problem.line for problem in self.problems}
+        return tuple(request for request in self.requests if request.line not in bad_lines)
+
+
 def _check_line(
-    number: int, fields: Mapping[str, object], plan: _Plan, first_lines: dict[str, int]
+    number: int, fields: Fields, plan: _Plan, first_lines: dict[str, int]
 ) -> Request | list[Fault]:
     """The request of one line, or all that is wrong with it; notes its custom_id's first line."""
-    given, faults = _check_fields(fields, plan.rules)
+    given, faults = _check_fields(fields, plan)
     faults.extend(fault for name, fault in plan.faults.items() if fields.get(name) is None)
     if fields.get("prompt") is None and not any(ALIASES.get(n) == "prompt" for n in fields):
-        faults.append(Fault(field="prompt", rule="is missing", cure='add "prompt": "..."'))
+        faults.append(_NO_PROMPT)
 
     custom_id = given.get("custom_id")
     if fields.get("custom_id") is None:
@@ -173,7 +210,7 @@ def _check_line(
     if isinstance(custom_id, str):
         first = first_lines.setdefault(custom_id, number)
         if first != number:
-            faults.append(_repeated_id(custom_id, first))
+            faults.append(_repeated_id(custom_id, first, fields.get("custom_id")))
     if faults:
         return faults
 
@@ -183,31 +220,46 @@ def _check_line(
     return Request(line=number, **values)  # type: ignore[arg-type]  # each rule returns its field's type
 
 
-def _check_fields(
-    fields: Mapping[str, object], rules: Mapping[str, Rule]
-) -> tuple[dict[str, object], list[Fault]]:
+def _check_fields(fields: Fields, plan: _Plan) -> tuple[dict[str, object], list[Fault]]:
     """The given fields in their final types, and what is wrong with the others."""
     given: dict[str, object] = {}
     faults: list[Fault] = []
-    for name, value in fields.items():
-        rule = rules.get(name)
-        if rule is None:
+    for name, written in fields.items():
+        value = plain(written)
+        rule = plan.rules.get(name)
+        if isinstance(value, Fault):
+            faults.append(value)
+        elif rule is None:
             faults.append(unknown_field(name))
         elif value is not None:
-            checked = rule.check(value)
-            if isinstance(checked, Fault):
-                faults.append(dataclasses.replace(checked, field=name, value=shown(value)))
-            else:
+            checked = (
+                _frames(value, fields, plan) if isinstance(value, Seconds) else rule.check(value)
+            )
+            if not isinstance(checked, Fault):
                 given[name] = checked
+            elif isinstance(written, Written):
+                faults.append(written.placed(checked))
+            else:
+                faults.append(dataclasses.replace(checked, field=name, value=shown(value)))
     return given, faults
 
 
-def _repeated_id(custom_id: str, first: int) -> Fault:
+def _frames(length: Seconds, fields: Fields, plan: _Plan) -> int | Fault:
+    """The frames that *length* makes at the fps of its line; 1 where that fps is wrong itself."""
+    frames_rule, fps_rule = plan.rules["num_frames"], plan.rules["fps"]
+    assert isinstance(frames_rule, Whole)
+    given = plain(fields.get("fps"))
+    fps = fps_rule.check(plan.values["fps"] if given is None else given)
+    return length.in_frames(fps, frames_rule) if isinstance(fps, int) else 1
+
+
+def _repeated_id(custom_id: str, first: int, written: object) -> Fault:
     return Fault(
-        field="custom_id",
+        field=name_in_file("custom_id", written),
         value=shown(custom_id),
         rule=f"is already used on line {first}",
         cure="give each line its own",
+        code="duplicate_custom_id",
     )
 
 
@@ -249,7 +301,7 @@ def _check_overrides(overrides: Mapping[str, str], rules: Mapping[str, Rule]) ->
         elif name in _PER_LINE:
             fault = Fault(rule="is set line by line", cure="write it into the file")
         else:
-            checked = rule.check(text if isinstance(rule, Text) else _number(text))
+            checked = rule.check(text if isinstance(rule, Text) else as_number(text))
             if not isinstance(checked, Fault):
                 values[name] = checked
                 continue
@@ -261,17 +313,7 @@ def _check_overrides(overrides: Mapping[str, str], rules: Mapping[str, Rule]) ->
     return values
 
 
-def _number(text: str) -> int | float | str:
-    """The number that *text* is; *text* itself if it is none, for the rule to refuse."""
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _problem(fault: Fault, file_name: str, line: int) -> Problem:
+def _problem(fault: Fault, file_name: str, line: int, custom_id: str | None) -> Problem:
     return Problem(
         file=file_name,
         line=line,
@@ -279,6 +321,8 @@ def _problem(fault: Fault, file_name: str, line: int) -> Problem:
         value=fault.value,
         rule=fault.rule,
         cure=fault.cure,
+        code=fault.code or ("invalid_value" if fault.field else "invalid_line"),
+        custom_id=custom_id,
     )
 
 

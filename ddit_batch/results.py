@@ -1,4 +1,4 @@
-"""The lines of ``results.jsonl`` and ``errors.jsonl``, in the output format of the OpenAI Batch API.
+"""The lines of ``results.jsonl`` and ``errors.jsonl``, in OpenAI's format of batch outputs.
 
 One JSON object a finished job. Readers find theirs by ``custom_id``; the order is not promised.
 """
@@ -29,11 +29,16 @@ def result_line(job: FinishedJob) -> str:
     return json.dumps(line, ensure_ascii=False)
 
 
-def write_results(jobs: Iterable[FinishedJob], folder: Path) -> None:
-    """Write both files into *folder*, each in one move; an empty errors file is not left."""
+def write_results(
+    jobs: Iterable[FinishedJob], folder: Path, *, skipped: Iterable[str] = ()
+) -> None:
+    """Write both files into *folder*, each in one move; an empty errors file is not left.
+
+    *skipped* are lines for the errors file, of requests that never became jobs.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     good: list[str] = []
-    bad: list[str] = []
+    bad: list[str] = [*skipped]
     for job in jobs:
         (good if job.state is JobState.SUCCEEDED else bad).append(result_line(job))
     _write(folder / RESULTS_FILE, good)

@@ -11,12 +11,20 @@ from __future__ import annotations
 
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
+import input_page
 
+from ddit_batch import lifecycle_docs
 from ddit_batch.cli import main as ddit
+from ddit_batch.db.engine import make_engine
+from ddit_batch.db.migrate import upgrade
+from ddit_batch.db.query import View, describe_views
+from ddit_batch.embedded.home import Home
+from ddit_batch.embedded.postgres import running_postgres
 
 DOCS = Path(__file__).parent
 
@@ -42,7 +50,31 @@ def _commands(
     return found
 
 
+def views() -> str:
+    """The comments of the views and their columns, from a database that is made for it."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_postgres(Home(Path(folder))) as postgres,
+    ):
+        upgrade(postgres.service.url)
+        engine = make_engine(postgres.service.url)
+        found = describe_views(engine)
+        engine.dispose()
+    return "\n".join(map(_view_section, found))
+
+
+def _view_section(view: View) -> str:
+    lines = [f"### `{view.name}`", "", view.comment, "", "| column | type | |", "|---|---|---|"]
+    lines += [f"| `{c.name}` | {c.type} | {c.comment} |" for c in view.columns]
+    return "\n".join(lines) + "\n"
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
+    "state diagram": lifecycle_docs.state_diagram,
+    "states": lifecycle_docs.state_table,
+    "triggers": lifecycle_docs.trigger_table,
+    "views": views,
+    **input_page.PARTS,
     "command help": command_help,
 }
 

@@ -53,14 +53,13 @@ def perform(
         Ignore: Late, duplicate, fenced or given back: nothing must follow.
         Exception: The attempt failed, and that is recorded.
     """
-    incarnation = runtime.lease.incarnation
     with runtime.busy:
         claim = _claim(runtime, phase, job_id, attempt)
         _see_to_its_end(runtime, claim, work)
 
 
 def _claim(runtime: Runtime[_Part], phase: Phase, job_id: JobId, attempt: int) -> Claim:
-    ids = {"job_id": job_id, "phase": phase, "attempt": attempt}
+    ids: dict[str, object] = {"job_id": job_id, "phase": phase, "attempt": attempt}
     try:
         claim = persist(
             lambda: runtime.claims.claim(job_id, phase, attempt, runtime.lease.incarnation),
@@ -69,26 +68,47 @@ def _claim(runtime: Runtime[_Part], phase: Phase, job_id: JobId, attempt: int) -
         )
     except StateConflict as exc:
         logger.info("not claimed: %s", exc, extra={"action": "not_claimed", **ids})
+        _tell_flower()
         raise Ignore from exc
+    ids["incarnation"] = claim.incarnation
     logger.info("claimed", extra={"action": "claimed", **ids})
     return claim
 
 
 def _see_to_its_end(runtime: Runtime[_Part], claim: Claim, work: Work[_Part]) -> None:
-    ids = {"job_id": claim.job_id, "phase": claim.phase, "attempt": claim.attempt}
+    ids = {
+        "job_id": claim.job_id,
+        "phase": claim.phase,
+        "attempt": claim.attempt,
+        "incarnation": claim.incarnation,
+    }
     try:
         work(runtime, claim)
     except StoppedOnPurpose as exc:
         logger.info("stopped: %s", exc, extra={"action": "stopped", **ids})
+        _tell_flower(exc)
         raise Ignore from exc
     except StateConflict as exc:
         logger.warning("fenced: %s", exc, extra={"action": "fenced", **ids})
+        _tell_flower(exc)
         raise Ignore from exc
     except Exception as exc:
         logger.exception("attempt failed", extra={"action": "attempt_failed", **ids})
         _record_failure(runtime, claim, exc)
         raise
     logger.info("finished", extra={"action": "finished", **ids})
+
+
+def _tell_flower(why: DditError | None = None) -> None:
+    """Have this task shown as IGNORED: Celery sends no event for that, and it would seem to run.
+
+    Without a reason if it may be a duplicate, whose first copy goes by the same id.
+    """
+    if current_task:
+        try:
+            current_task.send_event("task-ignored", **({"exception": str(why)} if why else {}))
+        except (BrokerError, OSError) as exc:
+            logger.debug("broker away, Flower not told: %s", exc)
 
 
 def _record_failure(runtime: Runtime[_Part], claim: Claim, exc: Exception) -> None:

@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 import click
 
 from ddit_batch.embedded.home import Home
+from ddit_batch.formats import FormatName
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -52,6 +53,20 @@ set_option = click.option(
     metavar="KEY=VALUE",
     callback=_as_pairs,
     help="Default of a field for lines that do not give it; may be repeated.",
+)
+
+format_option = click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(FormatName, case_sensitive=False),
+    help="Format of FILE; without it, its extension says, or else its first line.",
+)
+
+skip_invalid_option = click.option(
+    "--skip-invalid",
+    is_flag=True,
+    help="Submit the good lines although there are bad ones, which go to errors.jsonl. "
+    "The exit code is then 0: what you asked for was done.",
 )
 
 workers_option = click.option(

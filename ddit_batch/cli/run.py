@@ -20,12 +20,21 @@ from ddit_batch.cli.display import BatchDisplay, Look
 from ddit_batch.cli.options import (
     file_argument,
     flower_option,
+    format_option,
     home_option,
     model_option,
     set_option,
+    skip_invalid_option,
     workers_option,
 )
-from ddit_batch.cli.prompts import Prompts, load_prompts, submit_prompts
+from ddit_batch.cli.prompts import (
+    START_OVER,
+    Prompts,
+    check_served,
+    load_prompts,
+    submit_prompts,
+)
+from ddit_batch.cli.skipped import error_lines, errors_file, keep_skipped
 from ddit_batch.cli.threads import threads_for
 from ddit_batch.cli.watch import OUTAGE_S, look_at
 from ddit_batch.config import load_settings
@@ -37,6 +46,7 @@ from ddit_batch.embedded.home import ClusterState, Home, running_cluster
 from ddit_batch.embedded.plan import ClusterPlan
 from ddit_batch.embedded.process import tail
 from ddit_batch.errors import ServiceError
+from ddit_batch.formats import FormatName
 from ddit_batch.job import BatchId, JobState
 from ddit_batch.results import write_results
 
@@ -58,6 +68,8 @@ STOPPED_EXIT_CODE = 130
 @workers_option
 @model_option
 @set_option
+@format_option
+@skip_invalid_option
 @home_option
 @flower_option
 def run(
@@ -66,6 +78,8 @@ def run(
     workers: int,
     model: str,
     overrides: dict[str, str],
+    format_name: FormatName | None,
+    skip_invalid: bool,
     home: Home,
     flower: bool,
 ) -> None:
@@ -75,8 +89,14 @@ def run(
     continue at their last step.
     """
     prompts = load_prompts(
-        file, model=model, overrides=overrides, models_folder=load_settings().models_folder
+        file,
+        model=model,
+        overrides=overrides,
+        models_folder=load_settings().models_folder,
+        format_name=format_name,
+        skip_invalid=skip_invalid,
     )
+    keep_skipped(prompts, file=file, errors=errors_file(None, out))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     plan = ClusterPlan(
         dit_workers=workers,
@@ -85,7 +105,7 @@ def run(
         torch_threads=threads_for(workers),
     )
     try:
-        with _cluster(home, plan) as cluster:
+        with _cluster(home, plan, prompts) as cluster:
             engine = make_engine(cluster.database_url)
             try:
                 succeeded = _run_batch(engine, home, cluster, prompts, out)
@@ -99,11 +119,12 @@ def run(
 
 
 @contextmanager
-def _cluster(home: Home, plan: ClusterPlan) -> Iterator[ClusterState]:
+def _cluster(home: Home, plan: ClusterPlan, prompts: Prompts) -> Iterator[ClusterState]:
     """The cluster that runs in *home*, or one for the length of the block."""
     state = ready_cluster(home)
     if state is not None:
         click.echo(f"using the cluster that runs in {home.path}", err=True)
+        _check_served(state, prompts)
         yield state
         return
     click.echo(f"starting a cluster in {home.path} ...", err=True)
@@ -117,6 +138,14 @@ def _cluster(home: Home, plan: ClusterPlan) -> Iterator[ClusterState]:
         raise
     finally:
         _stop(home)
+
+
+def _check_served(state: ClusterState, prompts: Prompts) -> None:
+    engine = make_engine(state.database_url)
+    try:
+        check_served(engine, prompts, cure=START_OVER)
+    finally:
+        engine.dispose()
 
 
 def _stop(home: Home) -> None:
@@ -145,7 +174,8 @@ def _run_batch(
             time.sleep(POLL_S)
         display.show(look)
     _deliver_missing(engine, batch_id, ArtifactStore(cluster.artifacts_url), out)
-    write_results(status.finished_jobs(engine, batch_id), out)
+    skipped = error_lines(prompts.skipped)
+    write_results(status.finished_jobs(engine, batch_id), out, skipped=skipped)
     return _sum_up(
         engine,
         look,

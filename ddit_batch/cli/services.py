@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import threading
 import click
 
 from ddit_batch.cli.command import ExampleCommand, command
+from ddit_batch.cli.health import check_flower, check_option, check_scheduler, check_worker
 from ddit_batch.config import Settings, load_settings, require
 from ddit_batch.control import LiveControl
 from ddit_batch.db import migrate
@@ -19,32 +21,49 @@ from ddit_batch.dispatch import Dispatcher, make_celery
 from ddit_batch.errors import ConfigError
 from ddit_batch.job import Phase, WorkerName, queue_of
 from ddit_batch.logs import set_up_logging
+from ddit_batch.metrics import SchedulerMetrics
 from ddit_batch.policy import make_policy
 from ddit_batch.scheduler.core import Limits
 from ddit_batch.scheduler.live import LiveDriver, Pace
 from ddit_batch.scheduler.service import serve
 
+logger = logging.getLogger(__name__)
+
+FLOWER_COLUMNS = "uuid,state,worker,received,runtime,exception"
+"""Of Flower's list of tasks: the id says job, phase and attempt, the exception why it ended."""
+
 
 @command("DDIT_DATABASE_URL=... DDIT_BROKER_URL=... ddit scheduler")
-def scheduler() -> None:
+@check_option
+def scheduler(check: bool) -> None:
     """Decide who works on what, until told to stop. Two may run: one leads."""
     settings = load_settings()
+    if check:
+        check_scheduler(settings)
+        return
     require(settings, "database_url", "broker_url")
-    set_up_logging()
+    set_up_logging(settings)
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=4)
     migrate.check_schema(engine)
+    metrics = SchedulerMetrics()
+    if settings.metrics_address:
+        url = metrics.serve(settings.metrics_address)
+        logger.info("metrics at %s", url, extra={"action": "metrics"})
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     serve(
         engine,
-        lambda store: _driver(settings, store),
+        lambda store: _driver(settings, store, metrics),
+        metrics=metrics,
         tick_s=settings.tick_s,
         should_stop=stopping.is_set,
     )
 
 
-def _driver(settings: Settings, store: SchedulerStore) -> LiveDriver:
+def _driver(settings: Settings, store: SchedulerStore, metrics: SchedulerMetrics) -> LiveDriver:
+    """The driver of a term that begins; its limits are made known to the views."""
+    store.publish_limits(look_ahead=settings.look_ahead, decode_backlog=settings.decode_backlog)
     broker_url = settings.broker_url.get_secret_value()
     return LiveDriver(
         store=store,
@@ -59,24 +78,35 @@ def _driver(settings: Settings, store: SchedulerStore) -> LiveDriver:
         pace=Pace(
             tick_s=settings.tick_s, reconcile_s=settings.reconcile_s, lease_s=settings.lease_s
         ),
+        metrics=metrics,
     )
 
 
 @command("DDIT_DATABASE_URL=... ddit worker --phase dit --name dit-0")
 @click.option("--phase", type=click.Choice([str(p) for p in Phase]), required=True)
 @click.option("--name", help="Unique on this host; default: the phase and a zero.")
-def worker(phase: str, name: str | None) -> None:
+@check_option
+def worker(phase: str, name: str | None, check: bool) -> None:
     """Serve one phase on one GPU or CPU slot, until told to stop."""
     settings = load_settings()
     require(settings, "database_url", "broker_url", "artifacts_url")
     own_name = WorkerName(f"{name or f'{phase}-0'}@{settings.host}")
+    if check:
+        check_worker(settings, own_name)
+        return
     queues = [queue_of(Phase(phase), own_name)]
     if phase != Phase.DIT:
         queues.append(queue_of(Phase(phase)))
-    environment = {**os.environ, "DDIT_WORKER_PHASE": phase, "DDIT_WORKER_NAME": own_name}
+    environment = {
+        "TQDM_DISABLE": "1",  # a bar is no line of a log
+        **os.environ,
+        "DDIT_WORKER_PHASE": phase,
+        "DDIT_WORKER_NAME": own_name,
+    }
     # A thread of its own for the task: the process goes on answering, so that Flower sees it.
     # No child processes: CUDA and process groups do not survive a fork.
     _become_celery(
+        "workers.app",
         [
             "worker",
             "--pool",
@@ -98,10 +128,18 @@ def worker(phase: str, name: str | None) -> None:
 @command("ddit flower --port 5555")
 @click.option("--port", type=int, default=5555, show_default=True)
 @click.option("--address", default="127.0.0.1", show_default=True, help="Interface to bind to.")
-def flower(port: int, address: str) -> None:
-    """Watch the tasks in a browser."""
+@check_option
+def flower(port: int, address: str, check: bool) -> None:
+    """Watch the tasks in a browser. It only shows: `ddit cancel` and `ddit retry` act."""
+    if check:
+        check_flower(port)
+        return
     require(load_settings(), "broker_url")
-    environment = dict(os.environ)
+    environment = {
+        "FLOWER_READ_ONLY": "true",  # what it could do goes past the database
+        "FLOWER_TASKS_COLUMNS": FLOWER_COLUMNS,
+        **os.environ,
+    }
     if "FLOWER_BASIC_AUTH" not in environment:
         if address != "127.0.0.1":
             raise ConfigError(
@@ -109,7 +147,8 @@ def flower(port: int, address: str) -> None:
                 "set FLOWER_BASIC_AUTH=user:password, or leave it on 127.0.0.1"
             )
         environment["FLOWER_UNAUTHENTICATED_API"] = "true"
-    _become_celery(["flower", f"--address={address}", f"--port={port}"], environment)
+    words = ["flower", f"--address={address}", f"--port={port}", "--logging=none"]
+    _become_celery("workers.flower", words, environment)
 
 
 @click.group()
@@ -125,7 +164,7 @@ def upgrade() -> None:
     migrate.upgrade(settings.database_url.get_secret_value())
 
 
-def _become_celery(words: list[str], environment: dict[str, str]) -> None:
+def _become_celery(app: str, words: list[str], environment: dict[str, str]) -> None:
     """Replace this process by Celery's own command, which takes signals as it likes."""
-    command = [sys.executable, "-m", "celery", "-q", "-A", "workers.app", *words]
+    command = [sys.executable, "-m", "celery", "-q", "-A", app, *words]
     os.execve(command[0], command, environment)  # noqa: S606 -- no shell is wanted

@@ -37,6 +37,7 @@ _HELD = _one_of("state", sorted(HELD_STATES))
 _NEEDS_EMBEDDINGS = _one_of("state", (JobState.ENCODED, JobState.DENOISING))
 _NEEDS_LATENTS = _one_of("state", (JobState.DENOISED, JobState.DECODING))
 _WAITING = _one_of("state", (JobState.QUEUED, JobState.ENCODED, JobState.DENOISED))
+_BEFORE_DIT = _one_of("state", (JobState.QUEUED, JobState.ENCODING, JobState.ENCODED))
 _LIVE_WORKER = "state IN ('online', 'draining')"
 
 
@@ -132,6 +133,22 @@ class Job(Base):
             postgresql_where=text("cancel_requested_at IS NOT NULL AND finished_at IS NULL"),
         ),
         Index("jobs_batch_state", "batch_id", "state"),
+        # The views' estimates: the steps ahead of a job, and the last job of a batch.
+        Index(
+            "jobs_to_denoise",
+            "model",
+            text("priority DESC"),
+            "seq",
+            postgresql_include=["steps"],
+            postgresql_where=text(_BEFORE_DIT),
+        ),
+        Index(
+            "jobs_last_in_order",
+            "batch_id",
+            "priority",
+            text("seq DESC"),
+            postgresql_where=text(_BEFORE_DIT),
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -162,6 +179,8 @@ class Job(Base):
     step_s: Mapped[float | None]
     """Seconds of a recent step."""
     dop: Mapped[int] = mapped_column(server_default="0")
+    starvation_s: Mapped[float] = mapped_column(server_default=text("0"))
+    """Starvation time; 0 as long as the policy does not resize."""
     embeddings_key: Mapped[str | None]
     checkpoint_key: Mapped[str | None]
     checkpoint_step: Mapped[int | None]
@@ -203,6 +222,7 @@ class Attempt(Base):
         CheckConstraint(_one_of("phase", Phase), name="attempts_phase"),
         CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name="attempts_outcome"),
         Index("attempts_live", "job_id", unique=True, postgresql_where=text("ended_at IS NULL")),
+        Index("attempts_finished", "incarnation", postgresql_where=text("outcome = 'finish'")),
     )
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
@@ -254,3 +274,6 @@ class Leadership(Base):
     term: Mapped[int] = mapped_column(BigInteger)
     holder: Mapped[str]
     since: Mapped[datetime] = mapped_column(server_default=func.now())
+    look_ahead: Mapped[int | None]
+    """The limits by which it decides, for the views to explain a wait by; null: never said."""
+    decode_backlog: Mapped[int | None]

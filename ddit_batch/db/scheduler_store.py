@@ -201,6 +201,13 @@ class SchedulerStore:
             )
             return frozenset(reports) - frozenset(current.scalars())
 
+    def publish_limits(self, *, look_ahead: int, decode_backlog: int) -> None:
+        """Say by which limits this term decides, so that the views can explain a wait by them."""
+        with self._leading() as connection:
+            connection.execute(
+                update(Leadership).values(look_ahead=look_ahead, decode_backlog=decode_backlog)
+            )
+
     @contextmanager
     def _leading(self) -> Iterator[Connection]:
         """A transaction that commits only while this term leads."""
@@ -291,18 +298,15 @@ def _ids_in_view(window: int, workers: tuple[WorkerView, ...]) -> Select[tuple[s
         model: window * max(1, sum(w.phase is Phase.DIT and model in w.models for w in able))
         for model in sorted(models)
     }
-    idle = Job.state.in_(WAITING_STATE.values()) & Job.dispatched_at.is_(None)
-    cancelled = select(Job.id).where(
-        idle, Job.cancel_requested_at.is_not(None), Job.finished_at.is_(None)
-    )
-    of_cancelled_batches = (
-        select(Job.id)
-        .join(Batch, Batch.id == Job.batch_id)
-        .where(idle, Batch.cancel_requested_at.is_not(None))
-    )
     parts = [
         select(Job.id).where(Job.dispatched_at.is_not(None)),
-        *(part.limit(CANCELS_AT_ONCE) for part in (cancelled, of_cancelled_batches)),
+        select(Job.id)
+        .where(
+            Job.cancel_requested_at.is_not(None),
+            Job.finished_at.is_(None),
+            Job.dispatched_at.is_(None),
+        )
+        .limit(CANCELS_AT_ONCE),
         *(
             select(Job.id)
             .where(Job.state == state, Job.model == model, Job.dispatched_at.is_(None))

@@ -19,7 +19,8 @@ from ddit_batch.control import Letter, LiveControl
 from ddit_batch.db.scheduler_store import SchedulerStore
 from ddit_batch.dispatch import Dispatcher
 from ddit_batch.errors import LeadershipLost, StateConflict
-from ddit_batch.job import PHASE_OF, JobState, Phase, queue_of, task_id
+from ddit_batch.job import PHASE_OF, Incarnation, JobId, JobState, Phase, queue_of, task_id
+from ddit_batch.metrics import SchedulerMetrics
 from ddit_batch.policy.base import Policy
 from ddit_batch.scheduler.core import (
     Cancel,
@@ -34,7 +35,7 @@ from ddit_batch.scheduler.core import (
     Withdraw,
     decide,
 )
-from ddit_batch.snapshot import JobView, Snapshot, Whereabouts
+from ddit_batch.snapshot import JobView, Progress, Snapshot, Whereabouts, WorkerView
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Pace:
 
 
 class LiveDriver:
-    """The rounds of one term. Keeps only when it last looked, and what it found in the queues."""
+    """The rounds of one term. Keeps nothing but when it last looked, and what it found then."""
 
     def __init__(
         self,
@@ -68,6 +69,7 @@ class LiveDriver:
         policy: Policy,
         limits: Limits,
         pace: Pace,
+        metrics: SchedulerMetrics,
     ) -> None:
         self._store = store
         self._control = control
@@ -75,9 +77,12 @@ class LiveDriver:
         self._policy = policy
         self._limits = limits
         self._pace = pace
+        self._metrics = metrics
         self._may_lose_after = time.monotonic() + pace.lease_s
         self._observed = time.monotonic()
         self._looked = time.monotonic()
+        self._workers: dict[Incarnation, WorkerView] = {}
+        """Those that the last look has shown."""
         self._taken: dict[str, float] = {}
         """Messages that are neither waiting nor claimed, and since when that was seen."""
 
@@ -87,7 +92,7 @@ class LiveDriver:
         Raises:
             LeadershipLost: Another scheduler leads; nothing more was written.
         """
-        self._take_in_progress()
+        reports = self._take_in_progress()
         snapshot = self._store.snapshot(
             window=max(self._pace.window, self._limits.look_ahead),
             # After a take-over nobody may have been able to renew: wait one lease time.
@@ -95,6 +100,8 @@ class LiveDriver:
         )
         if self._stood_still():
             snapshot = replace(snapshot, may_lose_workers=False)
+        self._workers = {worker.incarnation: worker for worker in snapshot.workers}
+        self._metrics.observed(snapshot, reports)
         for command in decide(self._miss_messages(snapshot), self._policy, self._limits):
             self._carry_out(command)
 
@@ -109,14 +116,16 @@ class LiveDriver:
             self._may_lose_after = self._observed + self._pace.lease_s
         return stood_still
 
-    def _take_in_progress(self) -> None:
-        """Step counts go from the broker to Postgres in one statement."""
+    def _take_in_progress(self) -> dict[JobId, Progress]:
+        """Step counts go from the broker to Postgres in one statement. Returns the reports."""
+        reports: dict[JobId, Progress] = {}
         try:
             reports = self._control.reports()
             stale = self._store.record_progress(reports)
             self._control.forget_reports(stale)
         except RedisError:
             logger.debug("broker away, no progress", exc_info=True)
+        return reports
 
     def _miss_messages(self, snapshot: Snapshot) -> Snapshot:
         """Mark the unclaimed attempts whose message does not wait in its queue any more.
@@ -166,15 +175,16 @@ class LiveDriver:
         match command:
             case LoseWorker(incarnation):
                 if self._store.lose_worker(incarnation):
-                    logger.warning(
-                        "worker lost", extra={"action": "worker_lost", "incarnation": incarnation}
-                    )
+                    self._say_lost(self._workers[incarnation])
             case Rescue(job):
                 self._store.rescue(job)
+                self._metrics.job_rescued(PHASE_OF[job.state])
                 logger.warning("job rescued", extra=_ids("job_rescued", job))
+                self._say_lost_attempt(job)
             case GiveUp(job):
                 self._store.give_up(job)
                 logger.error("job given up", extra=_ids("job_given_up", job))
+                self._say_lost_attempt(job)
             case Cancel(job):
                 self._store.cancel(job)
             case Withdraw(job):
@@ -185,6 +195,7 @@ class LiveDriver:
             case Resend(job):
                 vae_attempt = self._store.resent(job)
                 self._publish(job, _queue(job), vae_attempt)
+                self._metrics.message_resent(PHASE_OF[job.state])
                 logger.warning("message sent again", extra=_ids("message_resent", job))
             case Tell(job, instruction, group):
                 self._control.write_letter(
@@ -192,6 +203,16 @@ class LiveDriver:
                 )
             case _:
                 assert_never(command)
+
+    def _say_lost_attempt(self, job: JobView) -> None:
+        if job.holder in self._workers:
+            name = self._workers[job.holder].name
+            self._dispatcher.lost(job.job_id, PHASE_OF[job.state], job.attempt, name)
+
+    def _say_lost(self, worker: WorkerView) -> None:
+        self._metrics.worker_lost(worker.phase)
+        ids = {"worker": worker.name, "phase": worker.phase, "incarnation": worker.incarnation}
+        logger.warning("worker lost", extra={"action": "worker_lost", **ids})
 
     def _publish(self, job: JobView, queue: str, vae_attempt: int) -> None:
         match PHASE_OF[job.state]:
@@ -217,4 +238,10 @@ def _task(job: JobView) -> str:
 
 
 def _ids(action: str, job: JobView) -> dict[str, object]:
-    return {"action": action, "job_id": job.job_id, "attempt": job.attempt, "state": job.state}
+    return {
+        "action": action,
+        "job_id": job.job_id,
+        "phase": PHASE_OF[job.state],
+        "attempt": job.attempt,
+        "incarnation": job.holder,
+    }

@@ -17,10 +17,12 @@ import psycopg
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from ddit_batch.db.census import Census
 from ddit_batch.db.engine import is_passing
 from ddit_batch.db.moves import SCHEDULER_CHANNEL
 from ddit_batch.db.scheduler_store import SchedulerStore, begin_term
 from ddit_batch.errors import LeadershipLost
+from ddit_batch.metrics import SchedulerMetrics
 from ddit_batch.scheduler.live import LiveDriver
 
 logger = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ def serve(
     engine: Engine,
     make_driver: Callable[[SchedulerStore], LiveDriver],
     *,
+    metrics: SchedulerMetrics,
     tick_s: float,
     should_stop: Callable[[], bool],
 ) -> None:
@@ -44,8 +47,15 @@ def serve(
     while not should_stop():
         try:
             with psycopg.connect(url, autocommit=True) as connection:
-                if _wait_for_lock(connection, tick_s, should_stop):
-                    _lead(connection, engine, make_driver, tick_s, should_stop)
+                if _wait_for_lock(connection, metrics, tick_s, should_stop):
+                    _lead(
+                        connection,
+                        engine,
+                        make_driver,
+                        metrics=metrics,
+                        tick_s=tick_s,
+                        should_stop=should_stop,
+                    )
         except (psycopg.OperationalError, LeadershipLost) as exc:
             logger.warning("not leading: %s", exc, extra={"action": "lead_lost"})
             time.sleep(tick_s)
@@ -54,16 +64,22 @@ def serve(
                 raise
             logger.warning("not leading: %s", exc.orig, extra={"action": "lead_lost"})
             time.sleep(tick_s)
+        finally:
+            metrics.follows()
 
 
 def _wait_for_lock(
-    connection: psycopg.Connection, tick_s: float, should_stop: Callable[[], bool]
+    connection: psycopg.Connection,
+    metrics: SchedulerMetrics,
+    tick_s: float,
+    should_stop: Callable[[], bool],
 ) -> bool:
     """Wait for the lock, which is held as long as *connection* lives. False: told to stop."""
     while not should_stop():
         row = connection.execute("SELECT pg_try_advisory_lock(%s)", (LEADER_LOCK,)).fetchone()
         if row is not None and row[0]:
             return True
+        metrics.waited()
         time.sleep(tick_s)
     return False
 
@@ -72,15 +88,29 @@ def _lead(
     connection: psycopg.Connection,
     engine: Engine,
     make_driver: Callable[[SchedulerStore], LiveDriver],
+    *,
+    metrics: SchedulerMetrics,
     tick_s: float,
     should_stop: Callable[[], bool],
 ) -> None:
     term = begin_term(engine, holder=f"{os.uname().nodename}:{os.getpid()}")
     logger.info("leading", extra={"action": "lead", "term": term})
+    metrics.leads(term)
     connection.execute(f"LISTEN {SCHEDULER_CHANNEL}".encode())
     driver = make_driver(SchedulerStore(engine, term=term))
+    census = Census(engine)
     while not should_stop():
+        begun_s = time.monotonic()
         driver.round()
+        metrics.round_took(time.monotonic() - begun_s)
+        _count(census, metrics)
         # Wake at the first notification; those that came in meanwhile share one round.
         for _ in connection.notifies(timeout=tick_s, stop_after=1):
             pass
+
+
+def _count(census: Census, metrics: SchedulerMetrics) -> None:
+    if metrics.wants_census():
+        begun_s = time.monotonic()
+        counts = census.take()
+        metrics.counted(counts, took_s=time.monotonic() - begun_s)

@@ -42,7 +42,7 @@ def empty_engine(empty_database_url: str) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def shared_engine(migrated_database: str) -> Iterator[Engine]:
-    """An engine on a database that a module's tests share; each leaves it as it found it."""
+    """An engine on a database that the tests of a module share: each has rows of its own."""
     with _database(migrated_database, empty=False) as url:
         engine = make_engine(url, pool_size=8)
         yield engine

@@ -26,7 +26,7 @@ from ddit_batch.job import (
     queue_of,
 )
 from ddit_batch.request import Request
-from ddit_batch.snapshot import JobView, Snapshot, Whereabouts
+from ddit_batch.snapshot import JobView, Snapshot
 
 LEADER = WorkerName("dit-0@host")
 """The worker to whose queue DiT work is sent when a test does not care."""
@@ -122,22 +122,29 @@ def seen(engine: Engine, *, window: int = 1000) -> Snapshot:
     return SchedulerStore(engine, term=0).snapshot(window=window, may_lose_workers=True)
 
 
-def sent(engine: Engine, job: JobId) -> JobView:
-    """The waiting job with its message out, whether it was before or not."""
-    found = view(engine, job)
-    if found.message is Whereabouts.NONE:
+def sent(engine: Engine, job: JobId) -> None:
+    """Send the waiting job, unless its message is out already."""
+    if row(engine, job)["dispatched_at"] is None:
+        found = view(engine, job)
         phase = PHASE_OF[found.state]
         queue = queue_of(phase, LEADER if phase is Phase.DIT else None)
         leading(engine).open_attempt(found, queue)
-    return view(engine, job)
+
+
+def withdrawn(engine: Engine, job: JobId) -> None:
+    """The waiting job's message sent, if it was not yet, and made void."""
+    sent(engine, job)
+    found = view(engine, job)
+    leading(engine).withdraw(found)
 
 
 def claimed(engine: Engine, job: JobId, by: Incarnation | None = None) -> Claim:
     """The waiting job's next phase, claimed by a worker of its own or the given one."""
-    found = sent(engine, job)
-    phase = PHASE_OF[found.state]
+    sent(engine, job)
+    found = row(engine, job)
+    phase = PHASE_OF[JobState(found["state"])]
     by = registered(engine, phase) if by is None else by
-    return ClaimStore(engine).claim(job, phase, found.attempt, by)
+    return ClaimStore(engine).claim(job, phase, found["attempt"], by)
 
 
 def finished(engine: Engine, claim: Claim) -> None:

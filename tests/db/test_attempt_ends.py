@@ -9,6 +9,12 @@ from ddit_batch.job import WAITING_STATE, JobState, Phase, queue_of
 
 
 @pytest.fixture
+def engine(shared_engine: Engine) -> Engine:
+    """Every test has jobs of its own."""
+    return shared_engine
+
+
+@pytest.fixture
 def claims(engine: Engine) -> ClaimStore:
     """Jobs as their holders see them."""
     return ClaimStore(engine)

@@ -14,6 +14,12 @@ from ddit_batch.job import WORKING_STATE, Incarnation, Phase
 
 
 @pytest.fixture
+def engine(shared_engine: Engine) -> Engine:
+    """Every test has jobs of its own."""
+    return shared_engine
+
+
+@pytest.fixture
 def claims(engine: Engine) -> ClaimStore:
     """Jobs as their holders see them."""
     return ClaimStore(engine)
@@ -88,8 +94,8 @@ def test_late_message_of_an_older_attempt_is_refused(
 ) -> None:
     """Only the newest attempt counts, though the job waits for that very phase."""
     job, worker = rows.waiting_for(engine, phase), rows.registered(engine, phase)
-    rows.leading(engine).withdraw(rows.view(engine, job))
-    assert rows.sent(engine, job).attempt == 2
+    rows.withdrawn(engine, job)
+    rows.sent(engine, job)
 
     with rows.unchanged(engine), pytest.raises(StateConflict):
         claims.claim(job, phase, 1, worker)
@@ -113,7 +119,7 @@ def test_message_whose_attempt_was_withdrawn_is_refused(
 ) -> None:
     """State and number still fit, but the attempt has ended."""
     job, worker = rows.waiting_for(engine, phase), rows.registered(engine, phase)
-    rows.leading(engine).withdraw(rows.view(engine, job))
+    rows.withdrawn(engine, job)
 
     with rows.unchanged(engine), pytest.raises(StateConflict):
         claims.claim(job, phase, 1, worker)

@@ -37,6 +37,12 @@ FINISHES: dict[Phase, Write] = {
 }
 
 
+@pytest.fixture
+def engine(shared_engine: Engine) -> Engine:
+    """Every test has jobs of its own."""
+    return shared_engine
+
+
 def handoff_lost(claims: ClaimStore, claim: Claim) -> None:
     """A late word of a handoff that is missing."""
     claims.handoff_lost(claim, message="late")

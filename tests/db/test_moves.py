@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, text
 
 from ddit_batch.db.moves import SCHEDULER_CHANNEL, Belief, move
 from ddit_batch.errors import IllegalTransition, StateConflict
-from ddit_batch.job import FINAL_STATES, HELD_STATES, Incarnation, JobId, JobState
+from ddit_batch.job import FINAL_STATES, HELD_STATES, Incarnation, JobId, JobState, Phase
 from ddit_batch.lifecycle import TRANSITIONS, Trigger
 
 MOVES = sorted(TRANSITIONS)
@@ -203,7 +203,7 @@ def test_move_of_a_job_that_never_was_is_refused(connection: Connection) -> None
 
 def test_claim_without_a_message_out_is_refused(engine: Engine) -> None:
     """A message whose attempt was taken back may still arrive; state and attempt do not tell."""
-    job = rows.waiting_for(engine, rows.Phase.ENCODE)
+    job = rows.waiting_for(engine, Phase.ENCODE)
     sent = rows.view(engine, job)
     rows.leading(engine).withdraw(sent)
     worker = rows.registered(engine)
@@ -216,7 +216,7 @@ def test_claim_without_a_message_out_is_refused(engine: Engine) -> None:
 
 def test_segment_ends_at_the_step_that_the_job_has_reached(engine: Engine) -> None:
     """Steps are counted where they were done, and never backwards."""
-    claim = rows.holding(engine, rows.Phase.DIT)
+    claim = rows.holding(engine, Phase.DIT)
     with engine.begin() as connection:
         connection.execute(text("UPDATE jobs SET step = 5 WHERE id = :id"), {"id": claim.job_id})
         move(connection, claim.belief, Trigger.GIVE_BACK)
@@ -226,7 +226,7 @@ def test_segment_ends_at_the_step_that_the_job_has_reached(engine: Engine) -> No
 
 def test_a_move_wakes_the_scheduler(engine: Engine) -> None:
     """Every change of state may be a reason to decide anew."""
-    claim = rows.holding(engine, rows.Phase.ENCODE)
+    claim = rows.holding(engine, Phase.ENCODE)
     url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url, autocommit=True) as listener:
         listener.execute(f"LISTEN {SCHEDULER_CHANNEL}".encode())

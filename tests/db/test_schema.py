@@ -23,7 +23,8 @@ INDEXES = "SELECT indexname, indexdef FROM pg_indexes WHERE tablename <> 'alembi
 COLUMNS = """
 SELECT table_name, column_name, data_type, is_nullable, column_default, is_identity,
        identity_generation
-FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'
+FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
+WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND table_name <> 'alembic_version'
 """
 CHECKS_OF_JOBS = {
     "jobs_state",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def break_vae(good: Path, broken: Path) -> None:
-    """Copy the pipeline *good* to *broken* with one mean too few for the channels of its latents."""
+    """Copy *good* to *broken*, with one mean too few for the channels of the latents."""
     shutil.copytree(good, broken)
     path = broken / "vae" / "config.json"
     config = json.loads(path.read_text())

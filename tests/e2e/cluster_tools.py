@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,6 +65,8 @@ class Caught:
     name: str
     """``dit-0@host``."""
     incarnation: int
+    step: int
+    """How far its job was; 0 outside DiT."""
     at: float
     """When it was stopped, in seconds since the epoch, which is the database's clock too."""
 
@@ -82,7 +85,7 @@ class Cluster:
     def __init__(self, home: Home, plan: ClusterPlan) -> None:
         self.home = home
         self.plan = plan
-        self.spares: dict[Phase, Child] = {}
+        self.spares = self._make_spares()
         self._connection: psycopg.Connection | None = None
         self._batches = 0
 
@@ -128,6 +131,10 @@ class Cluster:
         query = "SELECT pid FROM workers WHERE phase = %s AND state = 'online'"
         return [row[0] for row in self.rows(query, phase)]
 
+    def incarnation(self, worker: str) -> int:
+        """The newest incarnation of the worker *worker*."""
+        return int(self.value("SELECT max(incarnation) FROM workers WHERE name = %s", worker))
+
     def log(self, worker: str) -> str:
         """The log of the worker *worker*, which may have its host in its name."""
         return self.home.log(worker.partition("@")[0]).read_text()
@@ -157,19 +164,29 @@ class Cluster:
 
     # being whole
 
-    def mend(self, *, spares: bool | None) -> None:
-        """Wait until every service is there again, and no job is live.
+    def mend(self, *, one: Collection[Phase] = (), two: Collection[Phase] = ()) -> None:
+        """Wait until every service runs, every phase has a worker, and no job is live.
 
-        With all *spares* or none; None leaves them as they are. Live jobs are what a failed test
-        has left: they are cancelled.
+        The phases in *one* have exactly one worker then, those in *two* have two. Live jobs are
+        what a failed test has left: they are cancelled.
         """
-        for pid in (*self.state.services.values(), *self._spare_pids()):
+        for pid in self._pids().values():
             with suppress(ProcessLookupError):
                 os.kill(pid, SIGCONT)
         self.rows(f"UPDATE jobs SET cancel_requested_at = now() WHERE state NOT IN {FINAL}")
-        if spares is not None:
-            self._set_spares(wanted=spares)
-        wait_until(self._is_whole, "the cluster is whole again", within_s=60.0)
+        for phase in one:
+            self.spares[phase].stop()
+        for phase in two:
+            self.add_spare(phase)
+        counts = {phase: {1, 2} for phase in Phase}
+        counts |= {phase: {1} for phase in one} | {phase: {2} for phase in two}
+        what = f"the cluster is whole again, see {self.home.logs}"
+        wait_until(lambda: self._is_whole(counts), what, within_s=60.0)
+
+    def add_spare(self, phase: Phase) -> None:
+        """Start the second worker of *phase*, unless it runs."""
+        if not self.spares[phase].is_alive():
+            self.spares[phase].start()
 
     def close(self) -> None:
         """Let go of the spares and the database."""
@@ -178,39 +195,37 @@ class Cluster:
         if self._connection is not None:
             self._connection.close()
 
-    def _spare_pids(self) -> list[int]:
-        return [child.process.pid for child in self.spares.values() if child.process]
-
-    def _set_spares(self, *, wanted: bool) -> None:
-        if not self.spares:
-            at = Addresses(
-                database_url=self.state.database_url,
-                broker_url=self.state.broker_url,
-                artifacts_url=self.state.artifacts_url,
-                flower_port=0,
-            )
-            plan = replace(self.plan, dit_workers=2, encode_workers=2, vae_workers=2)
-            services = {s.name: s for s in planned_services(self.home, plan, at)}
-            self.spares = {phase: Child(services[f"{phase}-1"]) for phase in Phase}
-        for child in self.spares.values():
-            if wanted and not child.is_alive():
-                child.start()
-            elif not wanted:
-                child.stop()
-
-    def _is_whole(self) -> bool:
-        pids = {name: pid for name, pid in self.state.services.items() if is_alive(pid)}
-        spares = {c.service.name: c.process.pid for c in self.spares.values() if c.is_alive()}
-        expected = {**pids, **spares}
-        phases = tuple(f"{phase}-" for phase in Phase)
-        workers = {(name, pid) for name, pid in expected.items() if name.startswith(phases)}
-        live = self.rows(
-            "SELECT split_part(name, '@', 1), pid FROM workers "
-            "WHERE state = 'online' AND lease_expires_at > clock_timestamp()"
+    def _make_spares(self) -> dict[Phase, Child]:
+        """Workers as the supervisor would start them, if the plan had two of each."""
+        at = Addresses(
+            database_url=self.state.database_url,
+            broker_url=self.state.broker_url,
+            artifacts_url=self.state.artifacts_url,
+            flower_port=0,
         )
-        all_pids = len(pids) == len(self.state.services)
+        plan = replace(self.plan, dit_workers=2, encode_workers=2, vae_workers=2)
+        services = {s.name: s for s in planned_services(self.home, plan, at)}
+        return {phase: Child(services[f"{phase}-1"]) for phase in Phase}
+
+    def _pids(self) -> dict[str, int]:
+        """The process of each service and each spare that was started."""
+        spares = {c.service.name: c.process.pid for c in self.spares.values() if c.process}
+        return {**self.state.services, **spares}
+
+    def _is_whole(self, counts: Mapping[Phase, Collection[int]]) -> bool:
+        pids = self._pids()
+        if not all(map(is_alive, self.state.services.values())):
+            return False
+        live = Counter(
+            phase
+            for phase, name, pid in self.rows(
+                "SELECT phase, split_part(name, '@', 1), pid FROM workers "
+                "WHERE state = 'online' AND lease_expires_at > clock_timestamp()"
+            )
+            if pids[name] == pid and is_alive(pid)
+        )
         jobs = self.value(f"SELECT count(*) FROM jobs WHERE state NOT IN {FINAL}")
-        return all_pids and workers == set(live) and jobs == 0
+        return jobs == 0 and all(live[phase] in counts[phase] for phase in Phase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,10 +297,17 @@ class Batch:
                         pid=pid,
                         name=name,
                         incarnation=incarnation,
+                        step=self._step(job_id),
                         at=at,
                     )
                 os.kill(pid, SIGCONT)
         raise AssertionError(f"no worker was caught at {phase} in {within_s:g} s")
+
+    def _step(self, job_id: str) -> int:
+        """The job's step as its worker last said it, which it does after every step."""
+        with self.cluster.broker() as broker:
+            said = broker.hget("ddit:progress", job_id)
+        return int(json.loads(str(said))["step"]) if said else 0
 
     def recovery_s(self, caught: Caught, phase: Phase) -> float:
         """Seconds from the fault until somebody else had claimed the job."""

@@ -75,30 +75,16 @@ def session_cluster(
 
 
 @pytest.fixture
-def lone_cluster(session_cluster: Cluster) -> Cluster:
-    """The cluster, whole, with one worker for each phase."""
-    session_cluster.mend(spares=False)
-    return session_cluster
-
-
-@pytest.fixture
-def spare_cluster(session_cluster: Cluster) -> Cluster:
-    """The cluster, whole, with two workers for each phase."""
-    session_cluster.mend(spares=True)
-    return session_cluster
-
-
-@pytest.fixture
 def cluster(session_cluster: Cluster) -> Cluster:
     """The cluster, whole, with one or two workers for each phase."""
-    session_cluster.mend(spares=None)
+    session_cluster.mend()
     return session_cluster
 
 
 @pytest.fixture(scope="session")
 def undisturbed_batch(session_cluster: Cluster, figure: Figure) -> Batch:
     """All requests, run once with nothing in their way."""
-    session_cluster.mend(spares=False)
+    session_cluster.mend()
     begun_s = time.monotonic()
     batch = session_cluster.submit(*ALL)
     batch.wait_done()

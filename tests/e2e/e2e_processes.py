@@ -36,11 +36,10 @@ def clean_env(home: Path, **more: str) -> dict[str, str]:
 def ddit(
     home: Path, *words: str, text: str | None = None, timeout_s: float = 120.0
 ) -> subprocess.CompletedProcess[str]:
-    """Run one ``ddit`` command to its end, in the folder above *home*."""
+    """Run one ``ddit`` command to its end, with *text* as its standard input."""
     return subprocess.run(
         [*command(), *words],
         check=False,
-        cwd=home.parent,
         env=clean_env(home),
         input=text,
         capture_output=True,

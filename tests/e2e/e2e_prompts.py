@@ -76,7 +76,7 @@ LINES = {
             EULER,
             "a glacier moves",
             num_inference_steps=200,
-            guidance_scale=1.0,
+            guidance_scale=3.0,
             seed=16,
             **_size(128, 128, 17),
         ),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
+from cluster_tools import Cluster
 from e2e_processes import ddit, processes_of
 from e2e_prompts import write_prompts
 
@@ -54,31 +54,38 @@ def test_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A home for a cluster that stays."""
-    return tmp_path / "home"
+def test_same_lines_are_the_same_batch(session_cluster: Cluster) -> None:
+    """`submit -` prints the batch's id, again the same one, and `status` knows it."""
+    home = session_cluster.home.path
+    line = write_prompts(home.with_name("once.jsonl"), "fox").read_text()
+    submit = ("submit", "-", "--out", str(home.with_name("once")))
 
-
-def test_cluster_that_stays(home: Path) -> None:
-    """`up`, `submit -` twice, `status`, `down`, and `down` once more."""
-    line = write_prompts(home.with_name("prompts.jsonl"), "fox").read_text()
-
-    up = ddit(home, "up", "--no-flower")
-    first = ddit(home, "submit", "-", "--out", "videos", text=line)
-    again = ddit(home, "submit", "-", "--out", "videos", text=line)
+    first = ddit(home, *submit, text=line)
+    again = ddit(home, *submit, text=line)
     status = ddit(home, "status", "--json")
-    down = ddit(home, "down")
-    down_again = ddit(home, "down")
 
-    assert [c.returncode for c in (up, first, again, status, down, down_again)] == [0] * 6
-    assert f"cluster up in {home}" in up.stderr
+    assert (first.returncode, again.returncode, status.returncode) == (0, 0, 0)
     assert "1 jobs, submitted" in first.stderr
     assert again.stdout == first.stdout
     assert "submitted before" in again.stderr
-    summary = json.loads(status.stdout)
-    assert summary["batch_id"] == first.stdout.strip()
+    summaries = [json.loads(text) for text in status.stdout.splitlines()]
+    (summary,) = [s for s in summaries if s["batch_id"] == first.stdout.strip()]
     assert summary["total"] == 1
+
+
+def test_cluster_goes_up_and_down(tmp_path: Path) -> None:
+    """`up` returns once it is up, `down` once it is down, and `down` again says so."""
+    home = tmp_path / "home"
+
+    up = ddit(home, "up", "--no-flower")
+    found = {process.pid for process in processes_of(home)}
+    down = ddit(home, "down")
+    left = processes_of(home)
+    down_again = ddit(home, "down")
+
+    assert (up.returncode, down.returncode, down_again.returncode) == (0, 0, 0)
+    assert f"cluster up in {home}" in up.stderr
+    assert len(found) >= 7  # supervisor, Postgres, Valkey, scheduler, three workers
     assert "cluster down" in down.stderr
+    assert left == []
     assert "no cluster runs" in down_again.stderr
-    assert processes_of(home) == []

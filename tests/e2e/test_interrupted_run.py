@@ -14,11 +14,14 @@ import psycopg
 import pytest
 from cluster_tools import Figure, Sums
 from e2e_processes import processes_of, start_ddit, wait_until
-from e2e_prompts import write_prompts
+from e2e_prompts import EULER, write_prompts
 
 from ddit_batch.embedded.home import Home, running_cluster
 from ddit_batch.embedded.postgres import running_postgres
 
+JOBS = ("fox", "long", "long-euler")
+STEP = 20
+"""Step from which a job is far enough to be interrupted."""
 STOP_S = 15.0
 """The longest time from Ctrl-C to the end of everything."""
 DIE_S = 3.0
@@ -27,18 +30,19 @@ DIE_S = 3.0
 
 @dataclass(frozen=True)
 class Run:
-    """`ddit run` of a short and a long job, again and again in one home."""
+    """`ddit run` of a short and two long jobs, again and again in one home."""
 
     home: Home
     out: Path
     words: list[str]
 
     @classmethod
-    def of(cls, folder: Path) -> Run:
-        """A run of two jobs with everything inside *folder*."""
-        prompts = write_prompts(folder / "prompts.jsonl", "fox", "long")
+    def of(cls, folder: Path, model: Path) -> Run:
+        """A run with everything inside *folder*; *model* is the one besides ``tiny-wan``."""
+        prompts = write_prompts(folder / "prompts.jsonl", *JOBS)
         out = folder / "videos"
-        return cls(Home(folder / "home"), out, ["run", str(prompts), "--out", str(out)])
+        words = ["run", str(prompts), "--out", str(out), "--model", str(model)]
+        return cls(Home(folder / "home"), out, words)
 
     def start(self, *more: str) -> subprocess.Popen[bytes]:
         """Start the command."""
@@ -49,19 +53,19 @@ class Run:
         """All that the runs have said."""
         return self.out.with_name("stderr")
 
-    def wait_step(self, process: subprocess.Popen[bytes], step: int) -> None:
-        """Wait until the long job is denoised, and *step* steps far."""
+    def wait_at_work(self, process: subprocess.Popen[bytes], custom_id: str) -> None:
+        """Wait until the job is denoised, and some steps far."""
 
         def is_there() -> bool:
             assert process.poll() is None, self.talk.read_text()
             state = running_cluster(self.home)
             with suppress(psycopg.Error):
                 if state is not None and state.ready:
-                    job = jobs(state.database_url)["long"]
-                    return bool(job["state"] == "denoising" and job["step"] >= step)
+                    job = jobs(state.database_url).get(custom_id)
+                    return job is not None and job["state"] == "denoising" and job["step"] >= STEP
             return False
 
-        wait_until(is_there, f"the long job reaches step {step}", within_s=90.0)
+        wait_until(is_there, f"{custom_id} reaches step {STEP}", within_s=90.0)
 
     def jobs_now(self) -> dict[str, dict[str, Any]]:
         """The jobs' rows while nothing runs."""
@@ -70,23 +74,20 @@ class Run:
 
 
 def jobs(database_url: str) -> dict[str, dict[str, Any]]:
-    """The jobs' rows by custom_id, each with its attempts and segments."""
+    """The jobs' rows by custom_id, each with the first steps of its segments."""
     query = (
-        "SELECT custom_id, to_jsonb(j) || jsonb_build_object("
-        " 'attempts', (SELECT count(*) FROM attempts a WHERE a.job_id = j.id AND claimed_at > '-infinity'),"
-        " 'from_steps', (SELECT array_agg(from_step ORDER BY id) FROM segments s WHERE s.job_id = j.id)"
-        ") FROM jobs j"
+        "SELECT custom_id, to_jsonb(j) || jsonb_build_object('from_steps', "
+        "(SELECT array_agg(from_step ORDER BY id) FROM segments s WHERE s.job_id = j.id)) "
+        "FROM jobs j"
     )
     with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
-        rows = connection.execute(query).fetchall()
-    found: dict[str, dict[str, Any]] = {"long": {"state": None, "step": 0}}
-    return {**found, **dict(rows)}
+        return dict(connection.execute(query).fetchall())
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path, model_folders: dict[str, Path]) -> Run:
     """A run in a home of its own."""
-    return Run.of(tmp_path)
+    return Run.of(tmp_path, model_folders[EULER])
 
 
 def test_interrupted_run_goes_on_where_it_was(
@@ -99,21 +100,21 @@ def test_interrupted_run_goes_on_where_it_was(
 
     assert finished.wait(timeout=90.0) == 0, run.talk.read_text()
 
-    assert "1 of 2 done" in run.talk.read_text()
+    assert "goes on: 2 of 3 done" in run.talk.read_text()
     assert processes_of(run.home.path) == []
     jobs = run.jobs_now()
-    assert jobs["fox"] == stopped["fox"]
-    assert jobs["long"]["from_steps"][-1] >= killed["long"]["checkpoint_step"] > 0
-    for name in ("fox", "long"):
+    assert (jobs["fox"], jobs["long"]) == (killed["fox"], killed["long"])
+    assert jobs["long-euler"]["from_steps"] == [0, killed["long-euler"]["checkpoint_step"]]
+    assert {path.name for path in run.out.glob("*.mp4")} == {f"{name}.mp4" for name in JOBS}
+    for name in JOBS:
         manifest = json.loads((run.out / f"{name}.json").read_text())
         assert Sums.of(manifest) == undisturbed[name]
-    assert len(list(run.out.iterdir())) == 4
 
 
 def _stop_by_ctrl_c(run: Run, figure: Figure) -> dict[str, dict[str, Any]]:
     """The first run: the running job is given back at the step where it was. Returns the jobs."""
     process = run.start("--flower")
-    run.wait_step(process, 20)
+    run.wait_at_work(process, "long")
     begun_s = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
 
@@ -126,26 +127,24 @@ def _stop_by_ctrl_c(run: Run, figure: Figure) -> dict[str, dict[str, Any]]:
     assert jobs["fox"]["state"] == "succeeded"
     job = jobs["long"]
     assert job["state"] == "encoded"
-    assert job["step"] == job["checkpoint_step"] >= 20
+    assert job["step"] == job["checkpoint_step"] >= STEP
     assert (run.home.store / job["checkpoint_key"]).exists()
     return jobs
 
 
 def _kill(run: Run, before: dict[str, dict[str, Any]], figure: Figure) -> dict[str, dict[str, Any]]:
-    """The second run goes on from the first's checkpoint, and dies. Returns the jobs."""
+    """The second run goes on from the first's checkpoint, and is killed. Returns the jobs."""
     process = run.start("--no-flower")
-    checkpoint = before["long"]["checkpoint_step"]
-    run.wait_step(process, checkpoint + 20)
+    run.wait_at_work(process, "long-euler")
     begun_s = time.monotonic()
     process.kill()
 
-    wait_until(
-        lambda: not processes_of(run.home.path), "every child ends too", within_s=DIE_S
-    )
+    wait_until(lambda: not processes_of(run.home.path), "every child ends too", within_s=DIE_S)
 
     figure("kill -9 of `ddit run`: everything has ended after", time.monotonic() - begun_s, "s")
     process.wait()
     jobs = run.jobs_now()
     assert jobs["fox"] == before["fox"]
-    assert jobs["long"]["from_steps"] == [0, checkpoint]
+    assert jobs["long"]["from_steps"] == [0, before["long"]["checkpoint_step"]]
+    assert jobs["long-euler"]["checkpoint_step"] > 0
     return jobs

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import json
-
 import psutil
 import pytest
 from cluster_tools import Batch, Caught, Cluster, Figure, Sums
+from e2e_prompts import SHORT
 
 from ddit_batch.config import Settings
 from ddit_batch.job import Phase
@@ -17,19 +16,19 @@ PLACING_S = 2.0
 CHECKPOINT = 20
 """Step from which a DiT worker is worth killing."""
 
-JOB = {Phase.ENCODE: "fox", Phase.DIT: "long", Phase.VAE: "long"}
-
 
 @pytest.mark.parametrize("phase", Phase)
 def test_job_of_killed_worker_goes_on_with_its_successor(
-    phase: Phase, lone_cluster: Cluster, undisturbed: dict[str, Sums], figure: Figure
+    phase: Phase, session_cluster: Cluster, undisturbed: dict[str, Sums], figure: Figure
 ) -> None:
     """Without a spare: after the worker has been started again, with the same video."""
-    batch, caught = _kill(lone_cluster, phase)
+    session_cluster.mend(one=[phase])
+    batch, caught = _kill(session_cluster, phase)
 
     recovery_s = batch.recovery_s(caught, phase)
 
-    start_s = _start_s(lone_cluster, caught)
+    session_cluster.add_spare(phase)  # for the tests below: it starts meanwhile
+    start_s = _start_s(session_cluster, caught)
     figure(f"kill -9 {phase}, no spare, worker starts in {start_s:.1f} s", recovery_s, "s")
     assert recovery_s < LEASE_S + start_s + PLACING_S
     _assert_resumed(batch, caught, phase)
@@ -38,13 +37,15 @@ def test_job_of_killed_worker_goes_on_with_its_successor(
 
 @pytest.mark.parametrize("phase", Phase)
 def test_job_of_killed_worker_goes_on_with_a_spare(
-    phase: Phase, spare_cluster: Cluster, undisturbed: dict[str, Sums], figure: Figure
+    phase: Phase, session_cluster: Cluster, undisturbed: dict[str, Sums], figure: Figure
 ) -> None:
     """With a warm worker of the same phase: as soon as the lease has run out."""
-    batch, caught = _kill(spare_cluster, phase)
+    session_cluster.mend(two=[phase])
+    batch, caught = _kill(session_cluster, phase)
 
     recovery_s = batch.recovery_s(caught, phase)
 
+    session_cluster.add_spare(phase)  # if it was that which was killed
     figure(f"kill -9 {phase}, warm spare", recovery_s, "s")
     assert recovery_s < WITH_SPARE_S
     repeated = _assert_resumed(batch, caught, phase)
@@ -55,10 +56,14 @@ def test_job_of_killed_worker_goes_on_with_a_spare(
 
 def _kill(cluster: Cluster, phase: Phase) -> tuple[Batch, Caught]:
     """A batch, and the worker that was killed in the middle of a job of it."""
-    cluster.forget_embeddings()
-    names = ("fox", "tram", "waves", "snow") if phase is Phase.ENCODE else ("long",)
-    batch = cluster.submit(*names)
-    caught = batch.catch(phase, checkpoint=CHECKPOINT if phase is Phase.DIT else 0)
+    if phase is not Phase.DIT:
+        cluster.forget_embeddings()
+        batch = cluster.submit(*(SHORT if phase is Phase.ENCODE else ["long"]))
+        caught = batch.catch(phase)
+    else:
+        batch = cluster.submit("long")
+        batch.wait_step("long", CHECKPOINT)  # seen late, so at no fixed distance to a checkpoint
+        caught = batch.catch(phase, checkpoint=CHECKPOINT)
     caught.kill()
     return batch, caught
 
@@ -74,11 +79,7 @@ def _start_s(cluster: Cluster, caught: Caught) -> float:
 
 
 def _assert_resumed(batch: Batch, caught: Caught, phase: Phase) -> int:
-    """Only the broken attempt was repeated, from the last checkpoint; returns the steps repeated.
-
-    How far the dead worker was, the broker knows: it is said after every step.
-    """
-    progress = batch.cluster.broker().hget("ddit:progress", caught.job_id)
+    """Only the broken attempt was repeated, from the checkpoint; returns the steps repeated."""
     batch.wait_done()
     for each in Phase:
         expected = ["worker_lost", "finish"] if each is phase else ["finish"]
@@ -91,6 +92,6 @@ def _assert_resumed(batch: Batch, caught: Caught, phase: Phase) -> int:
     assert second[2] == "resume"
     every = Settings().checkpoint_every_steps
     assert second[0] % every == 0
-    repeated = int(json.loads(str(progress))["step"]) - second[0]
+    repeated = caught.step - second[0]
     assert 0 <= repeated <= 2 * every
     return repeated

@@ -13,12 +13,13 @@ from ddit_batch.job import JobState, Phase
 
 
 def test_damaged_checkpoint_costs_its_steps_only(
-    spare_cluster: Cluster, undisturbed: dict[str, Sums], figure: Figure
+    session_cluster: Cluster, undisturbed: dict[str, Sums], figure: Figure
 ) -> None:
     """The job starts over at step 0, says so in its history, and gives the same video."""
-    batch = spare_cluster.submit("long")
+    session_cluster.mend(two=[Phase.DIT])
+    batch = session_cluster.submit("long")
     caught = batch.catch(Phase.DIT, checkpoint=20)
-    path = spare_cluster.home.store / batch.job("long")["checkpoint_key"]
+    path = session_cluster.home.store / batch.job("long")["checkpoint_key"]
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -31,7 +32,7 @@ def test_damaged_checkpoint_costs_its_steps_only(
     assert second == (0, 200, "checkpoint_lost")
     batch.assert_undisturbed(undisturbed)
     spare = batch.manifest("long")["segments"][-1]["workers"][0]
-    assert "starts over: the checkpoint of" in spare_cluster.log(spare)
+    assert "starts over: the checkpoint of" in session_cluster.log(spare)
 
 
 def test_lost_latents_are_made_again(cluster: Cluster, undisturbed: dict[str, Sums]) -> None:

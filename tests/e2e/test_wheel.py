@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from cluster_tools import Sums
-from e2e_processes import MARK, clean_env, processes_of
+from e2e_processes import clean_env, processes_of
 from e2e_prompts import write_prompts
 
 REPOSITORY = Path(__file__).parents[2]
+IMPORTED = "import ddit_batch, workers; print(ddit_batch.__file__, workers.__file__)"
 
 
 @pytest.fixture(scope="module")
@@ -66,22 +67,21 @@ def test_installed_wheel_makes_videos(
     home = tmp_path / ".ddit"
     prompts = write_prompts(tmp_path / "prompts.jsonl", "tram")
     env = clean_env(home)
-    del env["DDIT_HOME"]
+    for name in ("DDIT_HOME", "PYTHONPATH"):
+        env.pop(name, None)
 
-    where = subprocess.run(
-        [installed / "python", "-c", "import ddit_batch, workers as w; print(ddit_batch.__file__, w.__file__)"],
-        check=True, cwd=tmp_path, env=env, capture_output=True, text=True,
-    ).stdout.split()  # fmt: skip
-    done = subprocess.run(
-        [installed / "ddit", "run", prompts.name],
-        check=False, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120.0,
-    )  # fmt: skip
+    def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            words, check=False, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120.0
+        )
 
-    assert all(Path(path).is_relative_to(installed.parent) for path in where)
+    imported = run(installed / "python", "-c", IMPORTED).stdout.split()
+    done = run(installed / "ddit", "run", prompts.name)
+
+    assert [Path(path).is_relative_to(installed.parent) for path in imported] == [True, True]
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "videos" / "tram.json").read_text())
     assert Sums.of(manifest) == undisturbed["tram"]
-    assert (home / "cluster.json").exists() is False
     assert processes_of(home) == []
 
 
