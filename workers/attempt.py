@@ -116,7 +116,9 @@ def _record_failure(runtime: Runtime[_Part], claim: Claim, exc: Exception) -> No
 
     def record() -> None:
         if isinstance(exc, ArtifactError) and claim.phase is not Phase.ENCODE:
-            runtime.claims.handoff_lost(claim, message=str(exc))
+            runtime.claims.handoff_lost(
+                claim, message=str(exc), max_failures=runtime.settings.max_failures
+            )
         else:
             runtime.claims.fail(
                 claim,

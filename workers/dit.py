@@ -22,7 +22,7 @@ from ddit_batch.phases import checkpoint
 from ddit_batch.phases.checkpoint import CheckpointWriter
 from ddit_batch.phases.dit import Verdict, denoise
 from ddit_batch.phases.handoff import embeddings_from_bytes, latents_to_bytes
-from ddit_batch.phases.models.base import Denoiser, DenoisingState, ModelFamily
+from ddit_batch.phases.models.base import Denoiser, DenoisingState, Embeddings, ModelFamily
 from workers.app import PhaseTask, app
 from workers.attempt import OUTAGE_S, StoppedOnPurpose, perform
 from workers.boundary import StepBoundary
@@ -67,7 +67,7 @@ def denoise_job(runtime: Runtime[Denoiser], claim: Claim) -> None:
 def _begin(runtime: Runtime[Denoiser], claim: Claim, denoiser: Denoiser) -> DenoisingState:
     """The state to go on from. An unreadable checkpoint costs its steps, not the job."""
     assert claim.embeddings_key is not None, "a job that is denoising has embeddings"
-    embeddings = embeddings_from_bytes(runtime.store.get(claim.embeddings_key))
+    embeddings = _embeddings(runtime, claim.embeddings_key)
     if claim.checkpoint_key is not None:
         try:
             data = runtime.store.get(claim.checkpoint_key)
@@ -84,6 +84,15 @@ def _begin(runtime: Runtime[Denoiser], claim: Claim, denoiser: Denoiser) -> Deno
                 what="forget a checkpoint",
             )
     return denoiser.start(claim.request, embeddings)
+
+
+def _embeddings(runtime: Runtime[Denoiser], key: str) -> Embeddings:
+    data = runtime.store.get(key)
+    try:
+        return embeddings_from_bytes(data)
+    except ArtifactError:
+        runtime.store.delete(key)  # else the next encode would find it and think it good
+        raise
 
 
 def _give_back(

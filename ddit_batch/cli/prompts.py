@@ -100,15 +100,18 @@ def submit_prompts(engine: Engine, prompts: Prompts, *, out: Path | None, new: b
     )
 
 
-def check_served(engine: Engine, prompts: Prompts, *, cure: str) -> None:
+def check_served(engine: Engine, prompts: Prompts, *, cure: str) -> bool:
     """Check that the workers serve what *prompts* ask for, if there are workers at all.
+
+    Returns:
+        False if there are none, so that nothing could be checked.
 
     Raises:
         RequestError: There is a model that none of them serves; *cure* says what to do.
     """
     served = models_served(engine)
     if not served:
-        return
+        return False
     lines = Counter(request.model for request in prompts.requests)
     problems = [
         Problem(
@@ -126,6 +129,7 @@ def check_served(engine: Engine, prompts: Prompts, *, cure: str) -> None:
     ]
     if problems:
         raise RequestError("nothing was submitted:\n" + listed(tuple(problems)))
+    return True
 
 
 def listed(problems: tuple[Problem, ...]) -> str:

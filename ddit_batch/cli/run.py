@@ -47,7 +47,7 @@ from ddit_batch.embedded.plan import ClusterPlan
 from ddit_batch.embedded.process import tail
 from ddit_batch.errors import ServiceError
 from ddit_batch.formats import FormatName
-from ddit_batch.job import BatchId, JobState
+from ddit_batch.job import BatchId, JobState, Phase
 from ddit_batch.results import write_results
 
 POLL_S = 0.25
@@ -124,7 +124,7 @@ def _cluster(home: Home, plan: ClusterPlan, prompts: Prompts) -> Iterator[Cluste
     state = ready_cluster(home)
     if state is not None:
         click.echo(f"using the cluster that runs in {home.path}", err=True)
-        _check_served(state, prompts)
+        _check_served(home, state, prompts)
         yield state
         return
     click.echo(f"starting a cluster in {home.path} ...", err=True)
@@ -140,9 +140,13 @@ def _cluster(home: Home, plan: ClusterPlan, prompts: Prompts) -> Iterator[Cluste
         _stop(home)
 
 
-def _check_served(state: ClusterState, prompts: Prompts) -> None:
+def _check_served(home: Home, state: ClusterState, prompts: Prompts) -> None:
+    """Raise RequestError if the cluster's workers, once they are up, do not serve the models."""
     engine = make_engine(state.database_url)
     try:
+        while len(status.workers_online(engine)) < len(Phase):
+            _check_health(engine, home)
+            time.sleep(POLL_S)
         check_served(engine, prompts, cure=START_OVER)
     finally:
         engine.dispose()

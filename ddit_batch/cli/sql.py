@@ -37,6 +37,8 @@ def sql(query: str, as_json: bool, as_csv: bool, limit: int, home: Home) -> None
         writer.writerows(found.rows)
     else:
         Console().print(_table(found))
+    if found.truncated:
+        click.echo(f"only the first {limit} rows: raise --limit for more", err=True)
 
 
 def _table(found: QueryResult) -> Table:

@@ -77,8 +77,8 @@ def submit(
         show_dry_run(prompts, as_json=as_json)
         return
     with connected_engine(home) as engine:
-        if not allow_unserved:
-            check_served(engine, prompts, cure=START_ONE)
+        if not allow_unserved and not check_served(engine, prompts, cure=START_ONE):
+            click.echo("no worker is online: the batch waits for one", err=True)
         keep_skipped(prompts, file=file, errors=errors_file(errors, out))
         submission = submit_prompts(engine, prompts, out=out, new=new)
     word = "submitted" if submission.created else "had been submitted before"

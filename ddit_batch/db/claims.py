@@ -197,16 +197,29 @@ class ClaimStore:
                 },
             )
 
-    def handoff_lost(self, claim: Claim, *, message: str) -> None:
-        """The phase's input is missing or unreadable: the phase before must run again."""
+    def handoff_lost(self, claim: Claim, *, message: str, max_failures: int) -> JobState:
+        """The phase's input is missing or unreadable: the phase before must run again.
+
+        Counts as a failed attempt, so that a store that keeps losing what it is given ends the job
+        with that cause. Returns the job's new state.
+        """
+        again = claim.failures + 1 < max_failures
         with self._engine.begin() as connection:
-            move(
+            return move(
                 connection,
                 claim.belief,
-                Trigger.HANDOFF_LOST,
+                Trigger.HANDOFF_LOST if again else Trigger.FAIL,
                 by=claim.incarnation,
-                detail={"message": message},
-                changes={"dop": 0, "step": 0, "checkpoint_key": None, "checkpoint_step": None},
+                detail={"code": "handoff_lost", "message": message},
+                changes={
+                    "failures": Job.failures + 1,
+                    "failure_code": "handoff_lost",
+                    "failure_message": message,
+                    "dop": 0,
+                    "step": 0,
+                    "checkpoint_key": None,
+                    "checkpoint_step": None,
+                },
             )
 
 

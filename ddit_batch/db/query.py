@@ -104,7 +104,7 @@ def run_query(
 
 
 def describe_views(engine: Engine) -> tuple[View, ...]:
-    """The documented views by name, with their columns in order, as their comments describe them."""
+    """The documented views by name, with their columns and comments."""
     query = text(
         "SELECT view.relname, obj_description(view.oid, 'pg_class'), attribute.attname, "
         "       format_type(attribute.atttypid, attribute.atttypmod), "

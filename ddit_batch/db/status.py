@@ -210,7 +210,9 @@ def job_facts(engine: Engine, job_id: JobId) -> dict[str, object]:
 
 def models_served(engine: Engine) -> frozenset[str]:
     """The models that at least one live worker serves."""
-    rows = select(Worker.models).where(Worker.state.in_(LIVE_WORKER_STATES))
+    rows = select(Worker.models).where(
+        Worker.state.in_(LIVE_WORKER_STATES), Worker.lease_expires_at > func.now()
+    )
     with engine.connect() as connection:
         return frozenset(model for models in connection.scalars(rows) for model in models)
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, func, text, update
 from ddit_batch.db.claims import Claim, ClaimStore
 from ddit_batch.db.leases import LeaseStore, WorkerIdentity
 from ddit_batch.db.models import Worker
-from ddit_batch.db.scheduler_store import SchedulerStore, begin_term
+from ddit_batch.db.scheduler_store import SchedulerStore
 from ddit_batch.db.submission import job_id, submit
 from ddit_batch.job import (
     HELD_STATES,
@@ -104,8 +104,10 @@ def registered(
 
 
 def leading(engine: Engine) -> SchedulerStore:
-    """The store of a new term."""
-    return SchedulerStore(engine, term=begin_term(engine, holder="test"))
+    """The store of whoever leads."""
+    with engine.connect() as connection:
+        term = connection.execute(text("SELECT term FROM leadership")).scalar_one()
+    return SchedulerStore(engine, term=term)
 
 
 def view(engine: Engine, job: JobId) -> JobView:
@@ -138,13 +140,17 @@ def withdrawn(engine: Engine, job: JobId) -> None:
     leading(engine).withdraw(found)
 
 
+def phase_of(engine: Engine, job: JobId) -> Phase:
+    """The phase that the job waits for or is in."""
+    return PHASE_OF[JobState(row(engine, job)["state"])]
+
+
 def claimed(engine: Engine, job: JobId, by: Incarnation | None = None) -> Claim:
     """The waiting job's next phase, claimed by a worker of its own or the given one."""
     sent(engine, job)
-    found = row(engine, job)
-    phase = PHASE_OF[JobState(found["state"])]
+    phase, attempt = phase_of(engine, job), row(engine, job)["attempt"]
     by = registered(engine, phase) if by is None else by
-    return ClaimStore(engine).claim(job, phase, found["attempt"], by)
+    return ClaimStore(engine).claim(job, phase, attempt, by)
 
 
 def finished(engine: Engine, claim: Claim) -> None:

@@ -62,7 +62,7 @@ def test_vae_attempt_behind_dit_has_the_number_that_its_chain_was_sent_with(
 ) -> None:
     """Also in the second round, after the first latents were lost."""
     claim = rows.holding(engine, Phase.VAE)
-    claims.handoff_lost(claim, message="latents gone")
+    claims.handoff_lost(claim, message="latents gone", max_failures=3)
     waiting = rows.view(engine, claim.job_id)
 
     number, vae_number = rows.leading(engine).open_attempt(waiting, queue_of(Phase.DIT, "x"))
@@ -219,20 +219,40 @@ def test_cause_that_no_attempt_can_mend_fails_the_job_at_once(
 def test_lost_handoff_sends_the_job_back_to_the_phase_that_made_it(
     engine: Engine, claims: ClaimStore, phase: Phase, back_to: JobState
 ) -> None:
-    """That phase runs again from its beginning; the job is not to blame."""
+    """That phase runs again from its beginning."""
     job = rows.waiting_for(engine, phase)
     claim = rows.claimed(engine, job)
     if phase is Phase.DIT:
         assert claims.save_checkpoint(claim, key="checkpoint-3", step=3)
 
-    claims.handoff_lost(claim, message="gone")
+    claims.handoff_lost(claim, message="gone", max_failures=3)
     again = rows.claimed(engine, job)
 
     assert rows.history(engine, job)[-2] == ("handoff_lost", claim.belief.state, back_to)
     assert again.attempt == 2
     assert again.checkpoint_key is None
     row = rows.row(engine, job)
-    assert (row["failures"], row["step"], row["checkpoint_step"]) == (0, 0, None)
+    assert (row["step"], row["checkpoint_key"], row["checkpoint_step"]) == (0, None, None)
+    assert (row["failures"], row["failure_code"]) == (1, "handoff_lost")
+
+
+@pytest.mark.parametrize("phase", [Phase.DIT, Phase.VAE])
+def test_job_whose_handoffs_are_lost_again_and_again_fails(
+    engine: Engine, claims: ClaimStore, phase: Phase
+) -> None:
+    """A store that keeps losing what it is given ends the job with that cause."""
+    job = rows.waiting_for(engine, phase)
+
+    states = []
+    for _ in range(3):
+        while rows.phase_of(engine, job) is not phase:
+            rows.finished(engine, rows.claimed(engine, job))
+        claim = rows.claimed(engine, job)
+        states.append(claims.handoff_lost(claim, message="gone", max_failures=3))
+
+    assert states[-1] == JobState.FAILED
+    assert JobState.FAILED not in states[:-1]
+    assert rows.row(engine, job)["failure_code"] == "handoff_lost"
 
 
 @pytest.mark.parametrize("phase", list(Phase))

@@ -45,7 +45,7 @@ def engine(shared_engine: Engine) -> Engine:
 
 def handoff_lost(claims: ClaimStore, claim: Claim) -> None:
     """A late word of a handoff that is missing."""
-    claims.handoff_lost(claim, message="late")
+    claims.handoff_lost(claim, message="late", max_failures=3)
 
 
 def every_write(phase: Phase) -> dict[str, Write]:

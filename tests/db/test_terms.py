@@ -121,7 +121,7 @@ def test_term_begins_when_the_writes_of_the_old_one_have_ended(engine: Engine) -
             with pytest.raises(TimeoutError):
                 taking_over.result(timeout=0.2)
 
-        assert taking_over.result(timeout=10) == 2
+        assert taking_over.result(timeout=10) == 1
 
 
 def test_reading_needs_no_term(engine: Engine) -> None:

@@ -24,8 +24,8 @@ STEP = 20
 """Step from which a job is far enough to be interrupted."""
 STOP_S = 15.0
 """The longest time from Ctrl-C to the end of everything."""
-DIE_S = 3.0
-"""The longest time that a child outlives a killed `ddit run`."""
+DIE_S = 5.0
+"""The longest time that a child outlives a killed `ddit run`: 2 s on an idle machine."""
 
 
 @dataclass(frozen=True)

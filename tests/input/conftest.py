@@ -47,20 +47,21 @@ def in_database(
 
 
 @pytest.fixture
-def add_worker(engine: Engine) -> Callable[..., None]:
-    """Bring a worker online that serves the models named."""
+def add_workers(engine: Engine) -> Callable[..., None]:
+    """Bring a worker of each phase online that serves the models named."""
 
-    def add(*models: str) -> None:
-        identity = WorkerIdentity(
-            name=WorkerName(f"dit-{'-'.join(models)}@host"),
-            phase=Phase.DIT,
-            host="host",
-            node="host",
-            device="cpu",
-            pid=1,
-            models=models,
-            version="1",
-        )
-        LeaseStore(engine, lease_s=60.0).register(identity)
+    def add(*models: str, lease_s: float = 60.0) -> None:
+        for phase in Phase:
+            identity = WorkerIdentity(
+                name=WorkerName(f"{phase}-0@host"),
+                phase=phase,
+                host="host",
+                node="host",
+                device="cpu",
+                pid=1,
+                models=models,
+                version="1",
+            )
+            LeaseStore(engine, lease_s=lease_s).register(identity)
 
     return add

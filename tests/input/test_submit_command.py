@@ -377,7 +377,7 @@ def test_a_dry_run_refuses_what_a_submission_would(folder: Path, ddit: Ddit) -> 
 
 
 def test_a_model_that_no_worker_serves_is_answered(
-    folder: Path, in_database: Ddit, engine: Engine, add_worker: Callable[..., None]
+    folder: Path, in_database: Ddit, engine: Engine, add_workers: Callable[..., None]
 ) -> None:
     """Jobs that would wait for ever are not taken by mistake, but on purpose."""
     (folder / "p.jsonl").write_text(
@@ -385,7 +385,7 @@ def test_a_model_that_no_worker_serves_is_answered(
         '{"prompt": "b", "model": "wan2.1-t2v-14b"}\n'
         '{"prompt": "c", "model": "wan2.1-t2v-14b"}\n'
     )
-    add_worker("tiny-wan", "my-wan")
+    add_workers("tiny-wan", "my-wan")
 
     refused = in_database("submit", "p.jsonl")
     waiting = in_database("submit", "p.jsonl", "--allow-unserved")
@@ -401,11 +401,17 @@ def test_a_model_that_no_worker_serves_is_answered(
     assert len(jobs(engine)) == 3
 
 
-def test_without_any_worker_a_batch_waits_for_them(folder: Path, in_database: Ddit) -> None:
-    """A file may be submitted before the workers are started."""
+def test_without_any_worker_a_batch_waits_for_them(
+    folder: Path, in_database: Ddit, add_workers: Callable[..., None]
+) -> None:
+    """A file may be submitted before the workers are started; those that are dead do not count."""
+    add_workers("tiny-wan", lease_s=-1.0)
     (folder / "p.txt").write_text("a cat\n")
 
-    assert in_database("submit", "p.txt", "--model", "wan2.1-t2v-14b").exit_code == 0
+    result = in_database("submit", "p.txt", "--model", "wan2.1-t2v-14b")
+
+    assert result.exit_code == 0
+    assert "no worker is online: the batch waits for one" in result.stderr
 
 
 @pytest.fixture
@@ -426,10 +432,10 @@ def running_cluster(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("running_cluster")
 def test_run_answers_that_the_running_cluster_does_not_serve_the_model(
-    folder: Path, ddit: Ddit, engine: Engine, add_worker: Callable[..., None]
+    folder: Path, ddit: Ddit, engine: Engine, add_workers: Callable[..., None]
 ) -> None:
     """A run with somebody else's cluster is told at once, not after hours of waiting."""
-    add_worker("tiny-wan")
+    add_workers("tiny-wan")
     (folder / "p.jsonl").write_text(MIXED)
 
     result = ddit("run", "p.jsonl", "--model", "wan2.1-t2v-14b", "--skip-invalid", "--out", "v")

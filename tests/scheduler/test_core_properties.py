@@ -25,9 +25,7 @@ from ddit_batch.scheduler.core import (
 )
 from ddit_batch.snapshot import JobView, Snapshot, Whereabouts, WorkerView
 
-settings.register_profile("core", max_examples=250, deadline=None)
-settings.load_profile("core")
-
+often = settings(max_examples=150, deadline=None)
 S = JobState
 policies = st.builds(Static, dop=st.integers(1, 2))
 
@@ -70,6 +68,7 @@ def kept(world: Snapshot, policy: Static, bounds: Limits) -> list[JobView]:
     return [j for j in applied(world, commands).jobs if j.group and j.job_id not in new]
 
 
+@often
 @given(worlds(), policies, limits)
 def test_no_worker_is_given_two_jobs(world: Snapshot, policy: Static, bounds: Limits) -> None:
     """Nor one beside the job that it has."""
@@ -80,6 +79,7 @@ def test_no_worker_is_given_two_jobs(world: Snapshot, policy: Static, bounds: Li
     assert not busy & set(given_)
 
 
+@often
 @given(worlds(), policies, limits)
 def test_no_job_is_sent_twice(world: Snapshot, policy: Static, bounds: Limits) -> None:
     """Nor ended and sent, nor told two things."""
@@ -92,6 +92,7 @@ def test_no_job_is_sent_twice(world: Snapshot, policy: Static, bounds: Limits) -
     assert len(last_words) == len(set(last_words))
 
 
+@often
 @given(worlds(), policies, limits)
 def test_work_goes_only_to_those_who_can_do_it(
     world: Snapshot, policy: Static, bounds: Limits
@@ -115,6 +116,7 @@ def test_work_goes_only_to_those_who_can_do_it(
                 pytest.fail(f"sent in state {state}")
 
 
+@often
 @given(worlds(), policies, limits)
 def test_jobs_are_encoded_ahead_within_the_bound(
     world: Snapshot, policy: Static, bounds: Limits
@@ -128,6 +130,7 @@ def test_jobs_are_encoded_ahead_within_the_bound(
             assert ahead(after, send.job.model) <= bound
 
 
+@often
 @given(worlds(), policies, limits)
 def test_room_ahead_is_used(world: Snapshot, policy: Static, bounds: Limits) -> None:
     """A job that stays queued has no room, or nobody to encode it."""
@@ -139,6 +142,7 @@ def test_room_ahead_is_used(world: Snapshot, policy: Static, bounds: Limits) -> 
             assert not able(world, Phase.ENCODE, job.model) or ahead(after, job.model) >= bound
 
 
+@often
 @given(worlds(), policies, limits)
 def test_no_dit_starts_under_back_pressure(world: Snapshot, policy: Static, bounds: Limits) -> None:
     """Counted as it will be after the decision."""
@@ -148,6 +152,7 @@ def test_no_dit_starts_under_back_pressure(world: Snapshot, policy: Static, boun
         assert not any(send.group for send in sends(world, policy, bounds))
 
 
+@often
 @given(worlds(), limits)
 def test_no_worker_idles_beside_a_job_that_it_could_take(world: Snapshot, bounds: Limits) -> None:
     """With groups of one, nothing but back-pressure keeps a job from an idle worker."""
@@ -161,6 +166,7 @@ def test_no_worker_idles_beside_a_job_that_it_could_take(world: Snapshot, bounds
                 assert busy.issuperset(w.name for w in able(world, Phase.DIT, job.model))
 
 
+@often
 @given(worlds(), policies, limits)
 def test_cancelled_jobs_are_never_sent(world: Snapshot, policy: Static, bounds: Limits) -> None:
     """They end, or their holder is told; if it is gone, they are taken back and end."""
@@ -174,6 +180,7 @@ def test_cancelled_jobs_are_never_sent(world: Snapshot, policy: Static, bounds: 
     assert all(job.held for job in after.jobs if job.cancel_requested)
 
 
+@often
 @given(worlds(), policies, limits)
 def test_nobody_is_left_in_dead_hands(world: Snapshot, policy: Static, bounds: Limits) -> None:
     """After the decision every held job has a live holder, and every message a live addressee."""
@@ -186,6 +193,7 @@ def test_nobody_is_left_in_dead_hands(world: Snapshot, policy: Static, bounds: L
     assert not any(job.message is Whereabouts.MISSING for job in after.jobs)
 
 
+@often
 @given(worlds(), policies, limits)
 def test_workers_are_lost_exactly_if_their_lease_ran_out_and_that_means_something(
     world: Snapshot, policy: Static, bounds: Limits
@@ -197,6 +205,7 @@ def test_workers_are_lost_exactly_if_their_lease_ran_out_and_that_means_somethin
     assert set(lost) == (expired if world.may_lose_workers else set())
 
 
+@often
 @given(worlds(), policies, limits)
 def test_jobs_of_live_holders_are_not_taken_away(
     world: Snapshot, policy: Static, bounds: Limits
@@ -210,6 +219,7 @@ def test_jobs_of_live_holders_are_not_taken_away(
     assert all(job.held and job.holder not in live for job in taken)
 
 
+@often
 @given(worlds(), policies, limits, st.integers(0, 2**32))
 def test_order_of_the_input_does_not_matter(
     world: Snapshot, policy: Static, bounds: Limits, seed: int
@@ -223,6 +233,7 @@ def test_order_of_the_input_does_not_matter(
     assert decide(shuffled, policy, bounds) == decide(world, policy, bounds)
 
 
+@often
 @given(worlds(), policies, limits)
 def test_same_snapshot_gives_the_same_commands(
     world: Snapshot, policy: Static, bounds: Limits
@@ -233,6 +244,7 @@ def test_same_snapshot_gives_the_same_commands(
     assert decide(later, Static(dop=policy.dop), bounds) == decide(world, policy, bounds)
 
 
+@often
 @given(worlds(), policies, limits)
 def test_one_decision_settles_everything(world: Snapshot, policy: Static, bounds: Limits) -> None:
     """Decided again, once carried out: nothing but what running jobs are told at every decision."""
@@ -241,6 +253,7 @@ def test_one_decision_settles_everything(world: Snapshot, policy: Static, bounds
     assert {type(command) for command in decide(after, policy, bounds)} <= {Tell}
 
 
+@often
 @given(worlds(), policies, limits, st.integers(0, 20))
 def test_decision_that_was_cut_short_is_completed_by_the_next(
     world: Snapshot, policy: Static, bounds: Limits, done: int
@@ -258,6 +271,7 @@ def test_decision_that_was_cut_short_is_completed_by_the_next(
     }
 
 
+@often
 @given(worlds(), policies, limits)
 def test_withdrawn_messages_are_those_whose_addressee_is_gone(
     world: Snapshot, policy: Static, bounds: Limits

@@ -51,7 +51,10 @@ def test_groups_stay_inside_a_node() -> None:
     """Four workers, but no three of them together."""
     left, right = workers(2, node="left"), [a_worker(n, node="right") for n in (2, 3)]
 
+    mixed = [a_worker(n, node="left" if n % 2 else "right") for n in range(4)]
+
     assert plan(2, *left, *right, *encoded(1, 2)) == {1: [0, 1], 2: [2, 3]}
+    assert plan(2, *mixed, *encoded(1, 2)) == {1: [1, 3], 2: [0, 2]}
     assert plan(3, *left, *right, *encoded(1)) == {}
 
 
@@ -81,32 +84,23 @@ def test_group_with_a_draining_worker_is_given_up() -> None:
 
 
 def test_job_that_waits_for_its_workers_holds_up_those_behind_it() -> None:
-    """A smaller job cannot slip by for ever: that is what first come, first served means."""
-    crew = workers(3)
-    running = a_held_job(9, S.DENOISING, crew[0], crew[1])
+    """Idle workers wait with it, though others could use them: so it cannot starve."""
+    either = a_worker(0, models=frozenset({"large", "tiny-wan"}))
+    busy, idle = a_worker(1, models=frozenset({"large"})), a_worker(2)
+    running = a_held_job(9, S.DENOISING, busy, model="large")
+    jobs = [*encoded(1, model="large"), *encoded(2)]
 
-    assert plan(2, *crew, running, *encoded(1, 2)) == {9: [0, 1]}
+    assert plan(2, either, busy, idle, running, *jobs) == {9: [1]}
+    assert plan(2, either, busy, idle, running, *jobs[1:]) == {9: [1], 2: [0, 2]}
 
 
 def test_job_holds_up_only_those_that_could_use_the_same_workers() -> None:
     """Workers that cannot serve its model do not wait with it."""
     large, small = a_worker(0, models=frozenset({"large"})), a_worker(1)
     running = a_held_job(9, S.DENOISING, large, model="large")
-
-    assert plan(1, large, small, running, *encoded(1, model="large"), *encoded(2)) == {
-        9: [0],
-        2: [1],
-    }
-
-
-def test_worker_that_could_serve_the_first_job_waits_for_it() -> None:
-    """Also if it could serve the second at once."""
-    either = a_worker(0, models=frozenset({"large", "tiny-wan"}))
-    busy = a_worker(1, models=frozenset({"large"}))
-    running = a_held_job(9, S.DENOISING, busy, model="large")
     jobs = [*encoded(1, model="large"), *encoded(2)]
 
-    assert plan(2, either, busy, running, *jobs) == {9: [1]}
+    assert plan(1, large, small, running, *jobs) == {9: [0], 2: [1]}
 
 
 def test_job_whose_model_nobody_serves_holds_nobody_up() -> None:
@@ -116,9 +110,10 @@ def test_job_whose_model_nobody_serves_holds_nobody_up() -> None:
 
 def test_job_that_could_never_get_k_workers_holds_nobody_up() -> None:
     """One worker serves its model, and a group has two."""
-    alone = a_worker(9, models=frozenset({"large"}))
+    either = a_worker(0, models=frozenset({"large", "tiny-wan"}))
+    jobs = [*encoded(1, model="large"), *encoded(2)]
 
-    assert plan(2, alone, *workers(2), *encoded(1, model="large"), *encoded(2)) == {2: [0, 1]}
+    assert plan(2, either, a_worker(1), *jobs) == {2: [0, 1]}
 
 
 def test_only_live_workers_of_the_phase_are_used() -> None:

@@ -1,24 +1,19 @@
-"""What the tests of the views share: one database for all of them, emptied before each."""
+"""What the tests of the views share: one database, emptied before each test or module."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-from farm import Farm, scheduler_running
+from farm import Farm, empty, scheduler_running
 from sqlalchemy import Engine, create_engine, make_url, text
 
 from ddit_batch.db.engine import make_engine
 
-EMPTY = """
-TRUNCATE batches, jobs, job_events, attempts, segments, workers RESTART IDENTITY;
-UPDATE leadership SET look_ahead = NULL, decode_backlog = NULL
-"""
-
 
 @pytest.fixture(scope="session")
 def views_engine(migrated_database: str) -> Iterator[Engine]:
-    """An engine on the database."""
+    """An engine on the database, with whatever the last test left there."""
     template = make_url(migrated_database)
     admin = create_engine(template.set(database="postgres"), isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
@@ -34,8 +29,7 @@ def views_engine(migrated_database: str) -> Iterator[Engine]:
 @pytest.fixture
 def engine(views_engine: Engine) -> Engine:
     """An engine on the empty database."""
-    with views_engine.begin() as connection:
-        connection.execute(text(EMPTY))
+    empty(views_engine)
     return views_engine
 
 

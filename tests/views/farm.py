@@ -179,6 +179,17 @@ class Farm:
         return found
 
 
+def empty(engine: Engine) -> None:
+    """Leave no rows, and no limits."""
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "TRUNCATE batches, jobs, job_events, attempts, segments, workers RESTART IDENTITY; "
+                "UPDATE leadership SET look_ahead = NULL, decode_backlog = NULL"
+            )
+        )
+
+
 @contextmanager
 def scheduler_running(engine: Engine) -> Iterator[None]:
     """Hold what the scheduler that leads holds."""

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from farm import Farm, request, scheduler_running
+from farm import Farm, empty, request, scheduler_running
 from sqlalchemy import Engine
 
 from ddit_batch.db.query import View, describe_views, run_query
@@ -18,6 +18,7 @@ BLOCKS = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 @pytest.fixture(scope="module")
 def lived_in(views_engine: Engine) -> Engine:
     """A database in which everything has happened that the page asks about."""
+    empty(views_engine)
     farm = Farm(views_engine)
     workers = {**farm.workers(), Phase.DIT: farm.worker("dit-3@gpu-a", Phase.DIT)}
     done, resumed, failed, cancelled, running, _ = farm.submit(
@@ -91,18 +92,18 @@ def test_recipe_for_cancelled_prompts_names_them(lived_in: Engine) -> None:
     assert (row["custom_id"], row["prompt"]) == ("video-4", "a cat on roof 4")
 
 
-def test_codes_of_waits_are_explained(engine: Engine) -> None:
+def test_codes_of_waits_are_explained(views_engine: Engine) -> None:
     """The page's table has each code of the view's comment, once, and no other."""
-    codes = _column(describe_views(engine), "job_status", "waiting_for")
+    codes = _column(describe_views(views_engine), "job_status", "waiting_for")
 
     listed = re.findall(r"^\| `(\w+)` \|", PAGE.partition("## Why a job waits")[2], re.MULTILINE)
 
-    assert listed[: len(codes)] == codes
+    assert listed[1 : 1 + len(codes)] == codes
 
 
-def test_views_of_the_page_are_those_of_the_database(engine: Engine) -> None:
+def test_views_of_the_page_are_those_of_the_database(views_engine: Engine) -> None:
     """Every view and column is there with its comment; the page is made anew by a script."""
-    for view in describe_views(engine):
+    for view in describe_views(views_engine):
         assert f"### `{view.name}`\n\n{view.comment}\n" in PAGE
         for column in view.columns:
             row = f"| `{column.name}` | {column.type} | {column.comment} |"

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import pytest
-from farm import Farm, request
+from farm import Farm, empty, request
 from sqlalchemy import Engine, text
 
 from ddit_batch.job import JobId, JobState, Phase
@@ -24,15 +25,17 @@ QUERIES = {
 
 
 @pytest.fixture(scope="module")
-def large(views_engine: Engine) -> dict[str, JobId | str]:
+def large(views_engine: Engine) -> Iterator[dict[str, JobId | str]]:
     """Ids in a database with a batch of 100,000 jobs, one of which runs."""
+    empty(views_engine)
     farm = Farm(views_engine)
     workers = farm.workers()
     jobs = farm.submit(*(request(n, priority=n % 3) for n in range(1, JOBS + 1)))
     first = jobs[1]  # its priority is the highest
     farm.bring(first, JobState.DENOISING, workers)
     farm.progress(farm.claims.claim(first, Phase.DIT, 1, workers[Phase.DIT]), step=2, step_s=1.0)
-    return {"batch": first.rpartition("-")[0], "running": first, "waiting": jobs[JOBS // 2]}
+    yield {"batch": first.rpartition("-")[0], "running": first, "waiting": jobs[JOBS // 2]}
+    empty(views_engine)
 
 
 @pytest.mark.parametrize("what", QUERIES)
