@@ -78,7 +78,7 @@ class Dispatcher:
             events.send(
                 "task-lost",
                 uuid=task_id(job_id, phase, attempt),
-                exception="its worker is gone; the job waits for its next attempt",
+                exception="its worker is gone",
             )
 
     def _signature(self, job_id: JobId, phase: Phase, attempt: int, queue: str) -> Signature:

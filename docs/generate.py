@@ -17,6 +17,7 @@ from pathlib import Path
 
 import click
 import input_page
+import operations_page
 
 from ddit_batch import lifecycle_docs
 from ddit_batch.cli import main as ddit
@@ -75,6 +76,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "triggers": lifecycle_docs.trigger_table,
     "views": views,
     **input_page.PARTS,
+    **operations_page.PARTS,
     "command help": command_help,
 }
 

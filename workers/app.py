@@ -58,7 +58,7 @@ class Prepare(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
             logger.critical("cannot serve: %s", exc)  # the last line of the log is the cause
             raise SystemExit(1) from exc
         app.tasks[TASK_NAME[phase]].runtime = self.runtime
-        gc.freeze()  # what is loaded now stays for life: no collection, the last one too, looks at it
+        gc.freeze()  # what is loaded stays for life: no collection need look at it again
         signals.worker_shutting_down.connect(self._on_sigterm)
 
     def stop(self, _worker: object) -> None:

@@ -142,7 +142,8 @@ def move_all(
     events = insert(JobEvent).from_select(
         ["job_id", "trigger", "from_state", "to_state", "attempt"], columns
     )
-    return int(connection.execute(events).rowcount)
+    # Without the option an INSERT has no count.
+    return int(connection.execute(events, execution_options={"preserve_rowcount": True}).rowcount)
 
 
 def end_attempt(connection: Connection, job_id: JobId, *, outcome: str) -> None:

@@ -97,11 +97,9 @@ def test_connections_that_died_in_the_pool_are_replaced(engine: Engine) -> None:
     assert LeaseStore(engine, lease_s=60).renew(worker)
 
 
-def test_statement_that_died_with_the_server_is_tried_again(
-    engine: Engine, database_url: str
-) -> None:
+def test_statement_that_died_with_the_server_is_tried_again(engine: Engine) -> None:
     """A restart in the middle of a transaction loses the transaction, not the writer."""
-    other, calls = make_engine(database_url), []
+    other, calls = make_engine(engine.url.render_as_string(hide_password=False)), []
 
     def write() -> int:
         calls.append(1)

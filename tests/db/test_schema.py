@@ -41,6 +41,10 @@ CHECKS_OF_JOBS = {
 UPGRADE = "import os; from ddit_batch.db.migrate import upgrade; upgrade(os.environ['URL'])"
 
 
+def url_of(engine: Engine) -> str:
+    return engine.url.render_as_string(hide_password=False)
+
+
 def catalog(connection: Connection) -> dict[str, set[tuple[object, ...]]]:
     """What Postgres says of a schema, in its own words; NOT NULL is told by the columns."""
     queries = {"constraints": CONSTRAINTS, "indexes": INDEXES, "columns": COLUMNS}
@@ -78,27 +82,24 @@ def test_checks_of_jobs_have_names_that_an_error_can_be_traced_by(engine: Engine
         assert set(connection.scalars(named)) == CHECKS_OF_JOBS
 
 
-def test_upgrade_of_an_upgraded_database_changes_nothing(
-    empty_database_url: str, empty_engine: Engine
-) -> None:
+def test_upgrade_of_an_upgraded_database_changes_nothing(empty_engine: Engine) -> None:
     """Who starts a service upgrades first, whether that is needed or not."""
-    upgrade(empty_database_url)
+    url = url_of(empty_engine)
+    upgrade(url)
     with empty_engine.connect() as connection:
         before = catalog(connection)
         term = connection.execute(text("SELECT term FROM leadership")).all()
 
-    upgrade(empty_database_url)
+    upgrade(url)
 
     with empty_engine.connect() as connection:
         assert catalog(connection) == before
         assert connection.execute(text("SELECT term FROM leadership")).all() == term == [(0,)]
 
 
-def test_processes_that_upgrade_at_once_take_turns(
-    empty_database_url: str, empty_engine: Engine
-) -> None:
+def test_processes_that_upgrade_at_once_take_turns(empty_engine: Engine) -> None:
     """Two services that start together on an empty database both find it ready."""
-    environment = {**os.environ, "URL": empty_database_url}
+    environment = {**os.environ, "URL": url_of(empty_engine)}
     command = [sys.executable, "-c", UPGRADE]
 
     processes = [subprocess.Popen(command, env=environment) for _ in range(3)]
@@ -117,11 +118,12 @@ def test_check_of_an_empty_database_says_how_to_mend_it(empty_engine: Engine) ->
     assert cure == "run `ddit db upgrade` (or update ddit-batch, if the database is newer)"
 
 
-def test_check_refuses_a_database_of_another_release(engine: Engine) -> None:
+def test_check_refuses_a_database_of_another_release(empty_engine: Engine) -> None:
     """A schema that this release does not know is not written to."""
-    check_schema(engine)
-    with engine.begin() as connection:
+    upgrade(url_of(empty_engine))
+    check_schema(empty_engine)
+    with empty_engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
 
     with pytest.raises(ConfigError, match="has schema 9999, this release needs"):
-        check_schema(engine)
+        check_schema(empty_engine)

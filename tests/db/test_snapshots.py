@@ -51,7 +51,7 @@ def test_waiting_job_is_shown_as_it_was_submitted(engine: Engine) -> None:
         batch_id=job.partition("-")[0],
         state=JobState.QUEUED,
         priority=3,
-        seq=1,
+        seq=rows.row(engine, job)["seq"],
         model="tiny-wan",
         shape=Shape(64, 96, 9),
         steps=8,

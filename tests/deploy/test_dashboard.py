@@ -48,6 +48,15 @@ def test_every_metric_and_label_on_the_dashboard_exists(expression: str) -> None
         assert labels - FROM_PROMETHEUS <= set(described.labels)
 
 
+def test_every_metric_in_the_docs_exists() -> None:
+    """In text, in queries and in alerts."""
+    page = (ROOT / "docs" / "metrics.md").read_text("utf-8")
+
+    unknown = {name for name in re.findall(r"\bddit_\w+", page) if metric_of(name) is None}
+
+    assert unknown <= {"ddit_batch"}
+
+
 def test_every_metric_is_on_the_dashboard() -> None:
     """A metric that nobody looks at is not worth its keep."""
     used = {

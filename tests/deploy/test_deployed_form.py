@@ -129,7 +129,7 @@ def _check_metrics(deployment: Deployment) -> None:
 
 
 def _check_flower(deployment: Deployment, batch: str) -> None:
-    """It asks for the password, shows every task and how it ended, and lets nobody act."""
+    """It asks for its password and tells none, shows how tasks ended, and lets nobody act."""
     port, good = deployment.flower_port, f"ddit:{GIVEN['FLOWER_PASSWORD']}"
     ask = Request(f"http://{LOOPBACK}:{port}/api/tasks")
     assert flower_says(ask, None)[0] == 401
@@ -146,6 +146,11 @@ def _check_flower(deployment: Deployment, batch: str) -> None:
     }
     assert tasks[f"{second}.dit.a1"]["exception"].startswith("cancelled at step")
     assert {tasks[f"{first}.{phase}.a1"]["root_id"] for phase in Phase} == {f"{first}.encode.a1"}
+    for path in ("/api/workers?refresh=1", "/worker/dit-0@unit", "/broker"):
+        status, page = flower_says(Request(f"http://{LOOPBACK}:{port}{path}"), good)
+        assert status == 200
+        assert "redis://:" in page, path
+        assert not any(secret in page for secret in SECRETS), path
     shutdown = Request(f"http://{LOOPBACK}:{port}/api/worker/shutdown/dit-0@unit", method="POST")
     assert flower_says(shutdown, good)[0] == 403
 

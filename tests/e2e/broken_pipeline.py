@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 
 
-def break_vae(good: Path, broken: Path) -> None:
+def break_vae(good: Path, broken: Path) -> Path:
     """Copy *good* to *broken*, with one mean too few for the channels of the latents."""
     shutil.copytree(good, broken)
     path = broken / "vae" / "config.json"
     config = json.loads(path.read_text())
     config["latents_mean"] = config["latents_mean"][:-1]
     path.write_text(json.dumps(config))
+    return broken

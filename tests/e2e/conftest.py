@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from broken_pipeline import break_vae
 from cluster_tools import Batch, Cluster, Figure, Sums
 from e2e_processes import MARK, wait_until
 from e2e_prompts import ALL, EULER
+from installed_wheel import build_wheel, install
 
 from ddit_batch.embedded.cluster import start_cluster, stop_cluster
 from ddit_batch.embedded.home import Home
 from ddit_batch.embedded.plan import ClusterPlan
+
+Builder = tuple["subprocess.Popen[bytes]", Path]
+"""A process that builds a pipeline, and where."""
 
 FIGURES = pytest.StashKey[list[str]]()
 
@@ -41,17 +49,34 @@ def figure(pytestconfig: pytest.Config) -> Figure:
     return keep
 
 
+@pytest.fixture(scope="session", autouse=True)
+def model_builder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
+    """Builds a pipeline while the first tests run, which need none."""
+    folder = tmp_path_factory.mktemp("models") / EULER
+    words = ("-m", "ddit_batch.phases.models.tiny", str(folder), "--solver", "euler")
+    with subprocess.Popen([sys.executable, *words], stderr=subprocess.DEVNULL) as process:
+        yield process, folder
+        process.kill()
+
+
 @pytest.fixture(scope="session")
-def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def model_folders(model_builder: Builder) -> dict[str, Path]:
     """Pipelines in diffusers' format: a good one, and one whose videos cannot be decoded."""
-    from broken_pipeline import break_vae  # noqa: PLC0415 -- seconds of imports
+    process, folder = model_builder
+    assert process.wait() == 0
+    return {EULER: folder, "broken": break_vae(folder, folder.with_name("broken"))}
 
-    from ddit_batch.phases.models import tiny  # noqa: PLC0415
 
-    models = tmp_path_factory.mktemp("models")
-    tiny.main([str(models / EULER), "--solver", "euler"])
-    break_vae(models / EULER, models / "broken")
-    return {name: models / name for name in (EULER, "broken")}
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this tree."""
+    return build_wheel(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``bin`` of an environment that knows the wheel and not this tree."""
+    return install(wheel, tmp_path_factory.mktemp("venv"))
 
 
 @pytest.fixture(scope="session")
@@ -87,6 +112,7 @@ def undisturbed_batch(session_cluster: Cluster, figure: Figure) -> Batch:
     session_cluster.mend()
     begun_s = time.monotonic()
     batch = session_cluster.submit(*ALL)
+    importlib.import_module("plain_pipeline")  # seconds of imports, while others work
     batch.wait_done()
     wait_until(lambda: len(list(batch.out.glob("*.mp4"))) == len(ALL), "all files are delivered")
     figure(f"undisturbed run of {len(ALL)} jobs", time.monotonic() - begun_s, "s")

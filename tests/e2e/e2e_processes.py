@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,10 +27,10 @@ def wait_until(holds: Callable[[], _T], what: str, *, within_s: float = 30.0) ->
     return found
 
 
-def clean_env(home: Path, **more: str) -> dict[str, str]:
+def clean_env(home: Path) -> dict[str, str]:
     """This process's environment without our settings, marked for *home*."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("DDIT_")}
-    return {**ours, MARK: str(home), "DDIT_HOME": str(home), **more}
+    return {**ours, MARK: str(home), "DDIT_HOME": str(home)}
 
 
 def ddit(
@@ -38,7 +38,7 @@ def ddit(
 ) -> subprocess.CompletedProcess[str]:
     """Run one ``ddit`` command to its end, with *text* as its standard input."""
     return subprocess.run(
-        [*command(), *words],
+        [command(), *words],
         check=False,
         env=clean_env(home),
         input=text,
@@ -48,17 +48,20 @@ def ddit(
     )
 
 
-def start_ddit(home: Path, *words: str, stderr: Path) -> subprocess.Popen[bytes]:
-    """Start ``ddit`` as a shell with job control does: alone in a process group.
+def start_ddit(program: Path, home: Path, *words: str, log: Path) -> subprocess.Popen[bytes]:
+    """Start ``ddit`` in the folder above *home* as a shell does: alone in a process group.
 
     It gets two cores whatever the machine has, so that its workers have one thread each.
     """
     cores = sorted(os.sched_getaffinity(0))[:2]
-    with stderr.open("ab") as output:
+    env = clean_env(home)
+    for name in ("DDIT_HOME", "PYTHONPATH"):
+        env.pop(name, None)
+    with log.open("ab") as output:
         return subprocess.Popen(
-            ["taskset", "--cpu-list", ",".join(map(str, cores)), *command(), *words],
+            ["taskset", "--cpu-list", ",".join(map(str, cores)), program, *words],
             cwd=home.parent,
-            env=clean_env(home),
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -66,9 +69,9 @@ def start_ddit(home: Path, *words: str, stderr: Path) -> subprocess.Popen[bytes]
         )
 
 
-def command() -> list[str]:
-    """The installed ``ddit``."""
-    return [str(Path(sys.executable).with_name("ddit"))]
+def command() -> Path:
+    """The ``ddit`` of this environment."""
+    return Path(sys.executable).with_name("ddit")
 
 
 def processes_of(home: Path) -> list[psutil.Process]:
@@ -89,10 +92,7 @@ def _belongs(process: psutil.Process, home: Path) -> bool:
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
         # Postgres overwrites its environment, but stays in its data folder
-        return _environ(process).get(MARK) == str(home) or Path(process.cwd()).is_relative_to(home)
+        mark = process.environ().get(MARK)
+        return mark == str(home) or Path(process.cwd()).is_relative_to(home)
     except psutil.Error:
         return False
-
-
-def _environ(process: psutil.Process) -> Mapping[str, str]:
-    return process.environ()

@@ -54,6 +54,24 @@ def test_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_cluster_goes_up_and_down(tmp_path: Path) -> None:
+    """`up` returns once it is up, `down` once it is down, and `down` again says so."""
+    home = tmp_path / "home"
+
+    up = ddit(home, "up", "--no-flower")
+    found = {process.pid for process in processes_of(home)}
+    down = ddit(home, "down")
+    left = processes_of(home)
+    down_again = ddit(home, "down")
+
+    assert (up.returncode, down.returncode, down_again.returncode) == (0, 0, 0)
+    assert f"cluster up in {home}" in up.stderr
+    assert len(found) >= 7  # supervisor, Postgres, Valkey, scheduler, three workers
+    assert "cluster down" in down.stderr
+    assert left == []
+    assert "no cluster runs" in down_again.stderr
+
+
 def test_same_lines_are_the_same_batch(session_cluster: Cluster) -> None:
     """`submit -` prints the batch's id, again the same one, and `status` knows it."""
     home = session_cluster.home.path
@@ -71,21 +89,3 @@ def test_same_lines_are_the_same_batch(session_cluster: Cluster) -> None:
     summaries = [json.loads(text) for text in status.stdout.splitlines()]
     (summary,) = [s for s in summaries if s["batch_id"] == first.stdout.strip()]
     assert summary["total"] == 1
-
-
-def test_cluster_goes_up_and_down(tmp_path: Path) -> None:
-    """`up` returns once it is up, `down` once it is down, and `down` again says so."""
-    home = tmp_path / "home"
-
-    up = ddit(home, "up", "--no-flower")
-    found = {process.pid for process in processes_of(home)}
-    down = ddit(home, "down")
-    left = processes_of(home)
-    down_again = ddit(home, "down")
-
-    assert (up.returncode, down.returncode, down_again.returncode) == (0, 0, 0)
-    assert f"cluster up in {home}" in up.stderr
-    assert len(found) >= 7  # supervisor, Postgres, Valkey, scheduler, three workers
-    assert "cluster down" in down.stderr
-    assert left == []
-    assert "no cluster runs" in down_again.stderr

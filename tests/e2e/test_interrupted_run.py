@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,28 +31,31 @@ DIE_S = 5.0
 
 @dataclass(frozen=True)
 class Run:
-    """`ddit run` of a short and two long jobs, again and again in one home."""
+    """`ddit run` of a short and two long jobs, again and again in one folder."""
 
-    home: Home
-    out: Path
-    words: list[str]
+    ddit: Path
+    """The program."""
+    folder: Path
+    words: tuple[str, ...]
 
-    @classmethod
-    def of(cls, folder: Path, model: Path) -> Run:
-        """A run with everything inside *folder*; *model* is the one besides ``tiny-wan``."""
-        prompts = write_prompts(folder / "prompts.jsonl", *JOBS)
-        out = folder / "videos"
-        words = ["run", str(prompts), "--out", str(out), "--model", str(model)]
-        return cls(Home(folder / "home"), out, words)
+    @property
+    def home(self) -> Home:
+        """Where it puts its home when it is not told where."""
+        return Home(self.folder / ".ddit")
+
+    @property
+    def out(self) -> Path:
+        """Where it puts videos when it is not told where."""
+        return self.folder / "videos"
 
     def start(self, *more: str) -> subprocess.Popen[bytes]:
         """Start the command."""
-        return start_ddit(self.home.path, *self.words, *more, stderr=self.talk)
+        return start_ddit(self.ddit, self.home.path, "run", *self.words, *more, log=self.talk)
 
     @property
     def talk(self) -> Path:
         """All that the runs have said."""
-        return self.out.with_name("stderr")
+        return self.folder / "talk"
 
     def wait_at_work(self, process: subprocess.Popen[bytes], custom_id: str) -> None:
         """Wait until the job is denoised, and some steps far."""
@@ -85,9 +89,14 @@ def jobs(database_url: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, model_folders: dict[str, Path]) -> Run:
-    """A run in a home of its own."""
-    return Run.of(tmp_path, model_folders[EULER])
+def run(tmp_path: Path, installed: Path, model_folders: dict[str, Path]) -> Iterator[Run]:
+    """A run by an installed wheel in a folder with nothing but prompts."""
+    prompts = write_prompts(tmp_path / "prompts.jsonl", *JOBS)
+    words = (prompts.name, "--model", str(model_folders[EULER]))
+    run = Run(installed / "ddit", tmp_path, words)
+    yield run
+    for process in processes_of(run.home.path):
+        process.kill()
 
 
 def test_interrupted_run_goes_on_where_it_was(

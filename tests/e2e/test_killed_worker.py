@@ -58,7 +58,7 @@ def _kill(cluster: Cluster, phase: Phase) -> tuple[Batch, Caught]:
     """A batch, and the worker that was killed in the middle of a job of it."""
     if phase is not Phase.DIT:
         cluster.forget_embeddings()
-        batch = cluster.submit(*(SHORT if phase is Phase.ENCODE else ["long"]))
+        batch = cluster.submit(*(SHORT if phase is Phase.ENCODE else ["tram"]))
         caught = batch.catch(phase)
     else:
         batch = cluster.submit("long")

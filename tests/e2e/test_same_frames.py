@@ -1,43 +1,43 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from cluster_tools import Batch, Figure, Sums
 from e2e_prompts import ALL, EULER, LINES
-from plain_pipeline import PlainPipeline
 
 from ddit_batch.manifest import sha256_hex
-from ddit_batch.phases.mp4 import encode_mp4
+
+Shown = Callable[[dict[str, Any]], tuple[Any, bytes]]
+"""From a line to the frames (F, H, W, 3) that plain diffusers shows, and an mp4 file of them."""
 
 
 @pytest.fixture(scope="module")
-def plain(undisturbed_batch: Batch, model_folders: dict[str, Path]) -> dict[str, PlainPipeline]:
+def plain(undisturbed_batch: Batch, model_folders: dict[str, Path]) -> dict[str, Shown]:
     """The pipeline of each model, whole, in this process."""
-    torch.set_num_threads(1)
+    from plain_pipeline import PlainPipeline  # noqa: PLC0415 -- seconds of imports
+
     tiny_wan = undisturbed_batch.cluster.home.models / "tiny-wan"
     return {
-        "tiny-wan": PlainPipeline(tiny_wan, max_sequence_length=64),
-        EULER: PlainPipeline(model_folders[EULER], max_sequence_length=512),
+        "tiny-wan": PlainPipeline(tiny_wan, max_sequence_length=64).show,
+        EULER: PlainPipeline(model_folders[EULER], max_sequence_length=512).show,
     }
 
 
 @pytest.mark.parametrize("custom_id", ALL)
 def test_videos_are_those_of_one_plain_call_of_diffusers(
-    custom_id: str, undisturbed_batch: Batch, plain: dict[str, PlainPipeline]
+    custom_id: str, undisturbed_batch: Batch, plain: dict[str, Shown]
 ) -> None:
     """Through three processes, frames and file are the plain pipeline's, bit for bit."""
     line: dict[str, Any] = LINES[custom_id]
-    frames = plain[line["model"]].frames(line)
-    video = encode_mp4(frames, line["fps"])
 
-    manifest = undisturbed_batch.manifest(custom_id)
+    frames, video = plain[line["model"]](line)
 
     assert frames.shape == (line["num_frames"], line["height"], line["width"], 3)
     expected = Sums(frames=sha256_hex(frames.tobytes()), video=sha256_hex(video))
-    assert Sums.of(manifest) == expected
+    assert Sums.of(undisturbed_batch.manifest(custom_id)) == expected
     assert (undisturbed_batch.out / f"{custom_id}.mp4").read_bytes() == video
 
 

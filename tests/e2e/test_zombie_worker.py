@@ -35,7 +35,7 @@ def test_vae_zombie_changes_nothing(
 ) -> None:
     """A late video is neither named nor delivered."""
     session_cluster.mend(two=[Phase.VAE])
-    batch = session_cluster.submit("long")
+    batch = session_cluster.submit("tram")
     zombie = batch.catch(Phase.VAE)
     figure("VAE worker frozen, another has its job", batch.recovery_s(zombie, Phase.VAE), "s")
 

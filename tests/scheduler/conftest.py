@@ -1,6 +1,6 @@
 """A broker of their own for the tests of the live scheduler: one logical database of the session's.
 
-They share ``rows``, the jobs and workers in a database, with the tests of the database layer.
+They share databases and what is in them with the tests of the database layer.
 """
 
 from __future__ import annotations
@@ -23,6 +23,21 @@ from ddit_batch.scheduler.core import Limits
 from ddit_batch.scheduler.live import LiveDriver, Pace
 
 sys.path.append(str(Path(__file__).parent.parent / "db"))
+pytest.register_assert_rewrite("rows", "worlds")
+from databases import a_database, wipe  # noqa: E402 -- needs the path above
+
+
+@pytest.fixture(scope="session")
+def _live_database(migrated_database: str) -> Iterator[Engine]:
+    with a_database(migrated_database) as engine:
+        yield engine
+
+
+@pytest.fixture
+def engine(_live_database: Engine) -> Iterator[Engine]:
+    """An engine on a database with the newest schema and nothing in it."""
+    yield _live_database
+    wipe(_live_database)
 
 
 @pytest.fixture

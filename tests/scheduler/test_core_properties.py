@@ -25,7 +25,7 @@ from ddit_batch.scheduler.core import (
 )
 from ddit_batch.snapshot import JobView, Snapshot, Whereabouts, WorkerView
 
-often = settings(max_examples=150, deadline=None)
+often = settings(max_examples=100, deadline=None)
 S = JobState
 policies = st.builds(Static, dop=st.integers(1, 2))
 
