@@ -43,7 +43,8 @@ def _commands(
     group: click.Group, path: tuple[str, ...]
 ) -> list[tuple[tuple[str, ...], click.Command]]:
     found: list[tuple[tuple[str, ...], click.Command]] = []
-    for name, command in group.commands.items():
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
         if isinstance(command, click.Group):
             found += _commands(command, (*path, name))
         else:

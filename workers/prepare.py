@@ -12,7 +12,7 @@ from ddit_batch.control import LiveControl
 from ddit_batch.db.claims import ClaimStore
 from ddit_batch.db.engine import make_engine
 from ddit_batch.db.leases import LeaseStore, WorkerIdentity
-from ddit_batch.db.migrate import check_schema
+from ddit_batch.db.schema_version import check_schema
 from ddit_batch.job import Phase, WorkerName
 from ddit_batch.model_config import find_model, known_models
 from ddit_batch.phases.device import pick_device, set_threads

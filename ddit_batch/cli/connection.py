@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from ddit_batch.config import load_settings
 from ddit_batch.db.engine import make_engine
-from ddit_batch.db.migrate import check_schema
+from ddit_batch.db.schema_version import check_schema
 from ddit_batch.embedded.home import ClusterState, Home, running_cluster
 from ddit_batch.embedded.postgres import running_postgres
 from ddit_batch.errors import ServiceError

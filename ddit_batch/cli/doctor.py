@@ -23,7 +23,7 @@ from ddit_batch.config import Settings, load_settings
 from ddit_batch.control import LiveControl
 from ddit_batch.db import status
 from ddit_batch.db.engine import make_engine
-from ddit_batch.db.migrate import check_schema
+from ddit_batch.db.schema_version import check_schema
 from ddit_batch.embedded.home import ClusterState, Home
 from ddit_batch.errors import DditError
 from ddit_batch.job import Phase

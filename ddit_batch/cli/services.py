@@ -17,6 +17,7 @@ from ddit_batch.control import LiveControl
 from ddit_batch.db import migrate
 from ddit_batch.db.engine import make_engine
 from ddit_batch.db.scheduler_store import SchedulerStore
+from ddit_batch.db.schema_version import check_schema
 from ddit_batch.dispatch import Dispatcher, make_celery
 from ddit_batch.errors import ConfigError
 from ddit_batch.job import Phase, WorkerName, queue_of
@@ -44,7 +45,7 @@ def scheduler(check: bool) -> None:
     require(settings, "database_url", "broker_url")
     set_up_logging(settings)
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=4)
-    migrate.check_schema(engine)
+    check_schema(engine)
     metrics = SchedulerMetrics()
     if settings.metrics_address:
         url = metrics.serve(settings.metrics_address)

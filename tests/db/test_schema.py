@@ -10,8 +10,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, text
 
-from ddit_batch.db.migrate import check_schema, upgrade
+from ddit_batch.db.migrate import upgrade
 from ddit_batch.db.models import Base
+from ddit_batch.db.schema_version import check_schema
 from ddit_batch.errors import ConfigError
 
 CONSTRAINTS = """

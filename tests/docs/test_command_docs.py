@@ -21,7 +21,10 @@ FENCE = re.compile(r"```(?:console|bash|sh)\n(.*?)```", re.DOTALL)
 def all_commands(
     group: click.Group, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, click.Command]]:
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         if isinstance(command, click.Group):
             yield from all_commands(command, (*path, name))
         else:

@@ -1,0 +1,77 @@
+"""The group of commands: loads only the one that is called, and turns errors into messages."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from ddit_batch.errors import DditError, RequestError
+
+
+class Failed(click.ClickException):
+    """What was asked for could not be done."""
+
+    exit_code = 1
+
+
+class WrongInput(click.ClickException):
+    """The user's file or options are wrong; nothing was done."""
+
+    exit_code = 2
+
+
+class CommandGroup(click.Group):
+    """Commands by name, each in a module that is imported when it is needed.
+
+    *places* maps names to ``module:attribute``. A command that looks at a database should not wait
+    for the imports of one that starts a cluster.
+    """
+
+    def __init__(self, *args: Any, places: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._places = places
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of *places*."""
+        del ctx
+        return list(self._places)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name; None if there is none."""
+        del ctx
+        place = self._places.get(cmd_name)
+        if place is None:
+            return None
+        module, _, attribute = place.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; no traceback reaches a user."""
+        try:
+            return super().invoke(ctx)
+        except RequestError as exc:
+            raise WrongInput(str(exc)) from exc
+        except DditError as exc:
+            raise Failed(str(exc)) from exc
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as exc:
+            raise Failed(_explained(exc)) from exc
+
+
+def _explained(exc: Exception) -> str:
+    """What to tell of an error that is none of ours: the database's word, or that it is a bug."""
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 -- slow, and only needed here
+
+    first_line = next(iter(str(exc).splitlines()), type(exc).__name__)
+    if isinstance(exc, SQLAlchemyError):
+        return f"the database: {first_line} (`ddit doctor` looks closer)"
+    with tempfile.NamedTemporaryFile("w", prefix="ddit-bug-", suffix=".log", delete=False) as log:
+        log.writelines(traceback.format_exception(exc))
+    return f"this is a bug in ddit: {first_line}; please report it with {log.name}"
