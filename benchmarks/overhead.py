@@ -67,13 +67,19 @@ def main() -> None:
         platform_s = time_platform(Path(folder), model, lines)
         one_s = time_loop(model, 1, lines)
         two_s = time_loop(model, 2, lines)
-    print(f"{arguments.jobs} jobs, {LINE['width']}x{LINE['height']}x{LINE['num_frames']}, "
-          f"{LINE['num_inference_steps']} steps")
+    print(
+        f"{arguments.jobs} jobs, {LINE['width']}x{LINE['height']}x{LINE['num_frames']}, "
+        f"{LINE['num_inference_steps']} steps"
+    )
     print(f"platform, one worker a phase, 1 thread each  {platform_s:7.2f} s")
-    print(f"plain loop, 1 thread                         {one_s:7.2f} s   "
-          f"platform / loop = {platform_s / one_s:.3f}")
-    print(f"plain loop, 2 threads                        {two_s:7.2f} s   "
-          f"platform / loop = {platform_s / two_s:.3f}")
+    print(
+        f"plain loop, 1 thread                         {one_s:7.2f} s   "
+        f"platform / loop = {platform_s / one_s:.3f}"
+    )
+    print(
+        f"plain loop, 2 threads                        {two_s:7.2f} s   "
+        f"platform / loop = {platform_s / two_s:.3f}"
+    )
     if arguments.bar is not None and platform_s / one_s > arguments.bar:
         sys.exit(f"the ratio to one thread is above {arguments.bar}")
 

@@ -12,10 +12,11 @@ import psutil
 import pytest
 from deployed import LOOPBACK, Deployment, wait_until
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import Engine
 
 from ddit_batch.db.engine import make_engine
-from ddit_batch.db.status import workers_online
-from ddit_batch.job import Phase
+from ddit_batch.db.status import running_jobs, workers_online
+from ddit_batch.job import BatchId, JobState, Phase
 
 GIVEN = {
     "POSTGRES_PASSWORD": "postgres0secret",
@@ -59,6 +60,11 @@ def metrics_of(port: int) -> dict[str, float]:
     }
 
 
+def is_denoising(engine: Engine, batch: str) -> bool:
+    """Whether a job of the batch is in its DiT phase."""
+    return any(job.state is JobState.DENOISING for job in running_jobs(engine, BatchId(batch)))
+
+
 def flower_says(request: Request, credentials: str | None) -> tuple[int, str]:
     """Status and body of an answer of Flower."""
     if credentials:
@@ -86,6 +92,7 @@ def test_services_of_the_compose_file_make_a_video(deployment: Deployment) -> No
     assert submitted.exit_code == 0, submitted.stderr
     batch = submitted.stdout.strip()
     wait_until((deployment.folder / "short.mp4").exists, "the video is there")
+    wait_until(lambda: is_denoising(engine, batch), "the other job is under way")
     cancelled = deployment.run("cli", "cancel", f"{batch}-000002")
     assert cancelled.exit_code == 0, cancelled.stderr
 
