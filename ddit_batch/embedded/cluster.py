@@ -19,6 +19,7 @@ from ddit_batch.errors import ServiceError
 
 _POLL_S = 0.05
 _HURRIED_STOP_S = 30.0
+_LAST_BREATH_S = 5.0
 _SUPERVISOR = (sys.executable, "-m", "ddit_batch.embedded.supervisor")
 
 
@@ -97,12 +98,28 @@ def stop_cluster(home: Home, *, timeout_s: float = 60.0) -> bool:
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
             if not is_held(home.supervisor_lock):
+                _wait_gone(state.supervisor_pid)
                 return True
             time.sleep(_POLL_S)
     raise ServiceError(
         f"the cluster in {home.path} does not stop (its log: {home.log('supervisor')}): "
         f"`kill -9 {state.supervisor_pid}` ends it with all its children; no job is lost"
     )
+
+
+def _wait_gone(pid: int) -> None:
+    """Wait for the process that has given its lock back to be gone as well; it needs no more."""
+    deadline = time.monotonic() + _LAST_BREATH_S
+    while time.monotonic() < deadline:
+        try:
+            if os.waitpid(pid, os.WNOHANG)[0] == pid:
+                return
+        except ChildProcessError:  # not ours
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                return
+        time.sleep(_POLL_S)
 
 
 def is_running(home: Home) -> bool:

@@ -85,7 +85,7 @@ class Cluster:
     def __init__(self, home: Home, plan: ClusterPlan) -> None:
         self.home = home
         self.plan = plan
-        self.spares = self._make_spares()
+        self._spares: dict[Phase, Child] = {}
         self._connection: psycopg.Connection | None = None
         self._batches = 0
 
@@ -175,7 +175,7 @@ class Cluster:
                 os.kill(pid, SIGCONT)
         self.rows(f"UPDATE jobs SET cancel_requested_at = now() WHERE state NOT IN {FINAL}")
         for phase in one:
-            self.spares[phase].stop()
+            self._spare(phase).stop()
         for phase in two:
             self.add_spare(phase)
         counts = {phase: {1, 2} for phase in Phase}
@@ -185,18 +185,21 @@ class Cluster:
 
     def add_spare(self, phase: Phase) -> None:
         """Start the second worker of *phase*, unless it runs."""
-        if not self.spares[phase].is_alive():
-            self.spares[phase].start()
+        spare = self._spare(phase)
+        if not spare.is_alive():
+            spare.start()
 
     def close(self) -> None:
         """Let go of the spares and the database."""
-        for child in self.spares.values():
+        for child in self._spares.values():
             child.kill()
         if self._connection is not None:
             self._connection.close()
 
-    def _make_spares(self) -> dict[Phase, Child]:
-        """Workers as the supervisor would start them, if the plan had two of each."""
+    def _spare(self, phase: Phase) -> Child:
+        """The second worker of *phase*, as the supervisor would start it if the plan had two."""
+        if phase in self._spares:
+            return self._spares[phase]
         at = Addresses(
             database_url=self.state.database_url,
             broker_url=self.state.broker_url,
@@ -205,11 +208,12 @@ class Cluster:
         )
         plan = replace(self.plan, dit_workers=2, encode_workers=2, vae_workers=2)
         services = {s.name: s for s in planned_services(self.home, plan, at)}
-        return {phase: Child(services[f"{phase}-1"]) for phase in Phase}
+        self._spares[phase] = Child(services[f"{phase}-1"])
+        return self._spares[phase]
 
     def _pids(self) -> dict[str, int]:
         """The process of each service and each spare that was started."""
-        spares = {c.service.name: c.process.pid for c in self.spares.values() if c.process}
+        spares = {c.service.name: c.process.pid for c in self._spares.values() if c.process}
         return {**self.state.services, **spares}
 
     def _is_whole(self, counts: Mapping[Phase, Collection[int]]) -> bool:
@@ -270,32 +274,36 @@ class Batch:
             f"{custom_id} reaches step {step}",
         )
 
-    def catch(self, phase: Phase, *, checkpoint: int = 0, within_s: float = 30.0) -> Caught:
+    def catch(
+        self, phase: Phase, *, custom_id: str = "%", step: int = 0, within_s: float = 60.0
+    ) -> Caught:
         """Stop a worker that is in the middle of *phase* of one of the jobs, however short it is.
 
-        For DiT, one that has a checkpoint of step *checkpoint* or later.
+        With a *step*, one that is as far and has a checkpoint.
         """
         query = (
             "SELECT j.id, j.custom_id, j.attempt, w.pid, w.name, w.incarnation "
             "FROM jobs j JOIN workers w ON w.incarnation = j.holder "
-            "WHERE batch_id = %s AND j.state = %s AND coalesce(checkpoint_step, 0) >= %s"
+            "WHERE batch_id = %s AND custom_id LIKE %s AND j.state = %s "
+            "AND (%s = 0 OR checkpoint_step > 0)"
         )
-        values = (self.batch_id, WORKING_STATE[phase], checkpoint)
+        values = (self.batch_id, custom_id, WORKING_STATE[phase], step)
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
-            for job_id, custom_id, attempt, pid, name, incarnation in self.cluster.rows(
-                query, *values
-            ):
+            for row in self.cluster.rows(query, *values):
+                job_id, name, attempt, pid, worker, incarnation = row
+                if step and self._step(job_id) < step:
+                    continue
                 os.kill(pid, SIGSTOP)
                 at = time.time()
                 time.sleep(0.05)  # a commit that it had sent may still come through
-                if any(row[0] == job_id for row in self.cluster.rows(query, *values)):
+                if row in self.cluster.rows(query, *values):
                     return Caught(
                         job_id=job_id,
-                        custom_id=custom_id,
+                        custom_id=name,
                         attempt=attempt,
                         pid=pid,
-                        name=name,
+                        name=worker,
                         incarnation=incarnation,
                         step=self._step(job_id),
                         at=at,

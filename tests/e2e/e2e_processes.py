@@ -79,6 +79,14 @@ def processes_of(home: Path) -> list[psutil.Process]:
     return [process for process in psutil.process_iter() if _belongs(process, home)]
 
 
+def assert_nothing_left(home: Path, *, within_s: float = 2.0) -> None:
+    """Nothing runs for *home*, but for a process that has closed everything and is on its way out.
+
+    The supervisor lets go of its lock some milliseconds before it ends.
+    """
+    wait_until(lambda: not processes_of(home), f"everything in {home} ends", within_s=within_s)
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process runs; one that only waits to be reaped does not."""
     try:

@@ -66,7 +66,7 @@ LINES = {
             "tiny-wan",
             "a candle burns down",
             negative_prompt="wind",
-            num_inference_steps=200,
+            num_inference_steps=100,
             guidance_scale=5.0,
             seed=15,
             **_size(128, 128, 17),
@@ -75,7 +75,7 @@ LINES = {
             "long-euler",
             EULER,
             "a glacier moves",
-            num_inference_steps=200,
+            num_inference_steps=100,
             guidance_scale=3.0,
             seed=16,
             **_size(128, 128, 17),
@@ -86,7 +86,11 @@ ALL = tuple(LINES)
 SHORT = ("fox", "tram", "waves", "snow")
 
 
-def write_prompts(path: Path, *custom_ids: str) -> Path:
-    """Write the lines of *custom_ids* to the file *path*."""
-    path.write_text("".join(json.dumps(LINES[name]) + "\n" for name in custom_ids))
+def write_prompts(path: Path, *custom_ids: str, prefix: str = "") -> Path:
+    """Write the lines of *custom_ids* to the file *path*.
+
+    A *prefix* of the ids makes it a file that is not in the cluster yet.
+    """
+    lines = [{**LINES[name], "custom_id": prefix + name} for name in custom_ids]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path

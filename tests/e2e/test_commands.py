@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from cluster_tools import Cluster
-from e2e_processes import ddit, processes_of
+from e2e_processes import assert_nothing_left, ddit, processes_of
 from e2e_prompts import write_prompts
 
 BAD_LINES = """\
@@ -61,21 +61,20 @@ def test_cluster_goes_up_and_down(tmp_path: Path) -> None:
     up = ddit(home, "up", "--no-flower")
     found = {process.pid for process in processes_of(home)}
     down = ddit(home, "down")
-    left = processes_of(home)
+    assert_nothing_left(home)
     down_again = ddit(home, "down")
 
     assert (up.returncode, down.returncode, down_again.returncode) == (0, 0, 0)
     assert f"cluster up in {home}" in up.stderr
     assert len(found) >= 7  # supervisor, Postgres, Valkey, scheduler, three workers
     assert "cluster down" in down.stderr
-    assert left == []
     assert "no cluster runs" in down_again.stderr
 
 
 def test_same_lines_are_the_same_batch(session_cluster: Cluster) -> None:
     """`submit -` prints the batch's id, again the same one, and `status` knows it."""
     home = session_cluster.home.path
-    line = write_prompts(home.with_name("once.jsonl"), "fox").read_text()
+    line = write_prompts(home.with_name("once.jsonl"), "fox", prefix="once-").read_text()
     submit = ("submit", "-", "--out", str(home.with_name("once")))
 
     first = ddit(home, *submit, text=line)

@@ -6,23 +6,32 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from cluster_tools import Figure, Sums
-from e2e_processes import processes_of, start_ddit, wait_until
+from cluster_tools import Batch, Caught, Cluster, Figure, Sums
+from e2e_processes import (
+    assert_nothing_left,
+    is_alive,
+    processes_of,
+    start_ddit,
+    wait_until,
+)
 from e2e_prompts import EULER, write_prompts
 
 from ddit_batch.embedded.home import Home, running_cluster
+from ddit_batch.embedded.plan import ClusterPlan
 from ddit_batch.embedded.postgres import running_postgres
+from ddit_batch.job import Phase
 
 JOBS = ("fox", "long", "long-euler")
-STEP = 20
-"""Step from which a job is far enough to be interrupted."""
+PLAN = ClusterPlan(dit_workers=1, models=())
+"""That of a cluster whose workers these tests only look at."""
+STEP = 24
+"""Where jobs are interrupted."""
 STOP_S = 15.0
 """The longest time from Ctrl-C to the end of everything."""
 DIE_S = 5.0
@@ -57,19 +66,20 @@ class Run:
         """All that the runs have said."""
         return self.folder / "talk"
 
-    def wait_at_work(self, process: subprocess.Popen[bytes], custom_id: str) -> None:
-        """Wait until the job is denoised, and some steps far."""
+    def catch(self, custom_id: str) -> tuple[Cluster, Caught]:
+        """Stop the DiT worker when it is in the middle of the job."""
 
-        def is_there() -> bool:
-            assert process.poll() is None, self.talk.read_text()
+        def is_ready() -> bool:
             state = running_cluster(self.home)
-            with suppress(psycopg.Error):
-                if state is not None and state.ready:
-                    job = jobs(state.database_url).get(custom_id)
-                    return job is not None and job["state"] == "denoising" and job["step"] >= STEP
-            return False
+            return state is not None and state.ready
 
-        wait_until(is_there, f"{custom_id} reaches step {STEP}", within_s=90.0)
+        wait_until(is_ready, "the cluster is ready")
+        cluster = Cluster(self.home, PLAN)
+        ((batch_id,),) = wait_until(
+            lambda: cluster.rows("SELECT id FROM batches"), "the batch is there"
+        )
+        batch = Batch(cluster, batch_id, JOBS, self.out)
+        return cluster, batch.catch(Phase.DIT, custom_id=custom_id, step=STEP)
 
     def jobs_now(self) -> dict[str, dict[str, Any]]:
         """The jobs' rows while nothing runs."""
@@ -110,7 +120,7 @@ def test_interrupted_run_goes_on_where_it_was(
     assert finished.wait(timeout=90.0) == 0, run.talk.read_text()
 
     assert "goes on: 2 of 3 done" in run.talk.read_text()
-    assert processes_of(run.home.path) == []
+    assert_nothing_left(run.home.path)
     jobs = run.jobs_now()
     assert (jobs["fox"], jobs["long"]) == (killed["fox"], killed["long"])
     assert jobs["long-euler"]["from_steps"] == [0, killed["long-euler"]["checkpoint_step"]]
@@ -123,20 +133,21 @@ def test_interrupted_run_goes_on_where_it_was(
 def _stop_by_ctrl_c(run: Run, figure: Figure) -> dict[str, dict[str, Any]]:
     """The first run: the running job is given back at the step where it was. Returns the jobs."""
     process = run.start("--flower")
-    run.wait_at_work(process, "long")
+    cluster, caught = run.catch("long")
     begun_s = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
+    _thaw_when_told_to_stop(cluster, caught)
 
     assert process.wait(timeout=STOP_S) == 130, run.talk.read_text()
 
     figure("Ctrl-C: everything has ended after", time.monotonic() - begun_s, "s")
-    assert processes_of(run.home.path) == []
+    assert_nothing_left(run.home.path)
     assert "the same command goes on from here" in run.talk.read_text()
     jobs = run.jobs_now()
     assert jobs["fox"]["state"] == "succeeded"
     job = jobs["long"]
     assert job["state"] == "encoded"
-    assert job["step"] == job["checkpoint_step"] >= STEP
+    assert caught.step <= job["step"] == job["checkpoint_step"] <= caught.step + 2
     assert (run.home.store / job["checkpoint_key"]).exists()
     return jobs
 
@@ -144,11 +155,12 @@ def _stop_by_ctrl_c(run: Run, figure: Figure) -> dict[str, dict[str, Any]]:
 def _kill(run: Run, before: dict[str, dict[str, Any]], figure: Figure) -> dict[str, dict[str, Any]]:
     """The second run goes on from the first's checkpoint, and is killed. Returns the jobs."""
     process = run.start("--no-flower")
-    run.wait_at_work(process, "long-euler")
+    cluster, caught = run.catch("long-euler")
     begun_s = time.monotonic()
     process.kill()
+    _thaw_when_told_to_stop(cluster, caught)
 
-    wait_until(lambda: not processes_of(run.home.path), "every child ends too", within_s=DIE_S)
+    assert_nothing_left(run.home.path, within_s=DIE_S)
 
     figure("kill -9 of `ddit run`: everything has ended after", time.monotonic() - begun_s, "s")
     process.wait()
@@ -157,3 +169,15 @@ def _kill(run: Run, before: dict[str, dict[str, Any]], figure: Figure) -> dict[s
     assert jobs["long"]["from_steps"] == [0, before["long"]["checkpoint_step"]]
     assert jobs["long-euler"]["checkpoint_step"] > 0
     return jobs
+
+
+def _thaw_when_told_to_stop(cluster: Cluster, caught: Caught) -> None:
+    """Let the worker go on as soon as its stop is near, so that no job is done before it.
+
+    The scheduler stops first, and then the workers are told.
+    """
+    scheduler = cluster.state.services["scheduler-0"]
+    cluster.close()
+    wait_until(lambda: not is_alive(scheduler), "the scheduler stops")
+    time.sleep(0.05)
+    caught.thaw()

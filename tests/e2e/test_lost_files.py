@@ -18,7 +18,7 @@ def test_damaged_checkpoint_costs_its_steps_only(
     """The job starts over at step 0, says so in its history, and gives the same video."""
     session_cluster.mend(two=[Phase.DIT])
     batch = session_cluster.submit("long")
-    caught = batch.catch(Phase.DIT, checkpoint=20)
+    caught = batch.catch(Phase.DIT, step=24)
     path = session_cluster.home.store / batch.job("long")["checkpoint_key"]
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -29,7 +29,7 @@ def test_damaged_checkpoint_costs_its_steps_only(
 
     first, second = batch.segments("long")
     assert first[0] == 0
-    assert second == (0, 200, "checkpoint_lost")
+    assert second == (0, 100, "checkpoint_lost")
     batch.assert_undisturbed(undisturbed)
     spare = batch.manifest("long")["segments"][-1]["workers"][0]
     assert "starts over: the checkpoint of" in session_cluster.log(spare)

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from signal import SIGKILL
 
 import pytest
 from cluster_tools import Batch, Cluster, Figure, Sums
-from e2e_processes import wait_until
-from e2e_prompts import SHORT
+from e2e_processes import ddit, wait_until
+from e2e_prompts import SHORT, write_prompts
 
 TAKE_OVER_S = 2.5
 """The longest time without a leading scheduler while a second one waits."""
@@ -19,7 +22,6 @@ Fault = Callable[[Cluster], object]
 FAULTS: dict[str, Fault] = {
     "broker emptied by FLUSHALL": lambda cluster: cluster.broker().flushall(),
     "kill -9 of the broker": lambda cluster: cluster.kill("valkey"),
-    "kill -9 of Postgres": lambda cluster: cluster.kill("postgres"),
     "kill -9 of both schedulers": lambda cluster: [
         cluster.kill(name) for name in ("scheduler-0", "scheduler-1")
     ],
@@ -47,6 +49,30 @@ def test_every_job_ends_once(
 
     figure(f"{fault}: batch done after", time.monotonic() - begun_s, "s")
     batch.assert_undisturbed(undisturbed)
+
+
+def test_run_watches_on_through_an_outage_of_postgres(
+    cluster: Cluster, undisturbed: dict[str, Sums], figure: Figure, tmp_path: Path
+) -> None:
+    """Postgres is killed in the middle of a batch: `ddit run` waits for it, and all jobs end."""
+    names = ("long", *SHORT)
+    prompts = write_prompts(tmp_path / "prompts.jsonl", *names, prefix="outage-")
+    words = ("run", str(prompts), "--out", str(tmp_path), "--model", cluster.plan.models[1])
+    home = cluster.home.path
+    with ThreadPoolExecutor() as pool:
+        run = pool.submit(ddit, home, *words)
+        query = "SELECT step FROM jobs WHERE custom_id = 'outage-long' AND step > 20"
+        wait_until(lambda: cluster.rows(query), "the long job is denoised")
+
+        begun_s = time.monotonic()
+        cluster.kill("postgres")
+        done = run.result()
+
+    figure("kill -9 of Postgres: `ddit run` done after", time.monotonic() - begun_s, "s")
+    assert done.returncode == 0, done.stderr
+    for name in names:
+        manifest = json.loads((tmp_path / f"outage-{name}.json").read_text())
+        assert Sums.of(manifest) == undisturbed[name]
 
 
 def test_second_scheduler_takes_over(

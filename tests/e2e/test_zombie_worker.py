@@ -5,7 +5,7 @@ from e2e_processes import is_alive, wait_until
 
 from ddit_batch.job import Phase
 
-CHECKPOINT = 20
+STEP = 24
 
 
 def test_dit_zombie_changes_nothing_and_works_again(
@@ -14,7 +14,7 @@ def test_dit_zombie_changes_nothing_and_works_again(
     """A worker that sleeps through its lease wakes up to a job that another has finished."""
     session_cluster.mend(two=[Phase.DIT])
     batch = session_cluster.submit("long")
-    zombie = batch.catch(Phase.DIT, checkpoint=CHECKPOINT)
+    zombie = batch.catch(Phase.DIT, step=STEP)
     figure("DiT worker frozen, another has its job", batch.recovery_s(zombie, Phase.DIT), "s")
 
     _wake_too_late(batch, zombie, Phase.DIT, undisturbed)
