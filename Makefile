@@ -20,6 +20,7 @@ lint: $(VENV)/.dev  ## the rules and types alone
 
 bench: $(VENV)/.worker  ## the figures in docs/benchmarks.md
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/submit.py
 
 clean:  ## forget the environment and the embedded cluster
 	-$(BIN)/ddit down

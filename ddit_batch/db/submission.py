@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, func, select, update
+from sqlalchemy import Connection, Engine, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from ddit_batch.db.engine import take_turns
@@ -19,6 +19,11 @@ from ddit_batch.request import Request
 _JOB_COLUMNS = (
     "id, batch_id, line, custom_id, model, priority, height, width, num_frames, steps, request"
 )
+
+
+LARGE = 1000
+"""A batch of so many requests has the table analyzed at once. Else all sessions go on with plans
+for the small table that it was, which read it whole for one job, until autovacuum comes by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,8 @@ def submit(
         ).first()
         if created is not None:
             _copy_jobs(connection, batch_id, requests)
+            if len(requests) >= LARGE:
+                connection.execute(text("ANALYZE jobs"))
             wake_scheduler(connection, f"{batch_id} submitted")
         elif out_url is not None:
             connection.execute(update(Batch).where(Batch.id == batch_id).values(out_url=out_url))
