@@ -71,7 +71,7 @@ def events(engine: Engine, job_id: JobId) -> tuple[Event, ...]:
                 worker=WorkerName(name) if name else None,
                 detail=event.detail,
             )
-            for event, name in session.execute(rows).tuples()
+            for event, name in session.execute(rows)
         )
 
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 import pytest
+from doc_lines import ROOT, all_lines
 
 from ddit_batch.cli import main
 from ddit_batch.cli.command import ExampleCommand
-
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples/README.md"]
-FENCE = re.compile(r"```(?:console|bash|sh)\n(.*?)```", re.DOTALL)
 
 
 def all_commands(
@@ -31,17 +26,6 @@ def all_commands(
             yield " ".join((*path, name)), command
 
 
-def command_lines(text: str) -> Iterator[str]:
-    """The lines of console blocks that begin with ddit, after a prompt, variables or a path."""
-    for block in FENCE.findall(text):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line.removeprefix("$ "), comments=True)
-            while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
-                words.pop(0)
-            if words and words[0].rpartition("/")[2] == "ddit":
-                yield shlex.join(words[1:])
-
-
 def parse(line: str) -> None:
     """Have click read the words, without running anything."""
     command: click.Command = main
@@ -54,7 +38,7 @@ def parse(line: str) -> None:
 
 
 COMMANDS = dict(all_commands(main))
-LINES = sorted({line for page in PAGES for line in command_lines(page.read_text("utf-8"))})
+LINES = all_lines()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

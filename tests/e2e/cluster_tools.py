@@ -121,10 +121,9 @@ class Cluster:
         """A connection to the broker."""
         return Redis.from_url(redis_url(self.state.broker_url), decode_responses=True)
 
-    def kill(self, service: str) -> float:
-        """Kill the process of *service*; returns when, in seconds since the epoch."""
+    def kill(self, service: str) -> None:
+        """Kill the process of *service*."""
         os.kill(self.state.services[service], SIGKILL)
-        return time.time()
 
     def worker_pids(self, phase: Phase) -> list[int]:
         """The processes that serve *phase* now."""

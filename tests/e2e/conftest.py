@@ -90,6 +90,7 @@ def session_cluster(
         schedulers=2,
         models=("tiny-wan", str(model_folders[EULER]), str(model_folders["broken"])),
         torch_threads=1,
+        devices=("cpu",),
         extra_env=((MARK, str(home.path)),),
     )
     start_cluster(home, plan, with_parent=True)

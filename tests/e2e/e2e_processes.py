@@ -28,9 +28,9 @@ def wait_until(holds: Callable[[], _T], what: str, *, within_s: float = 30.0) ->
 
 
 def clean_env(home: Path) -> dict[str, str]:
-    """This process's environment without our settings, marked for *home*."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("DDIT_")}
-    return {**ours, MARK: str(home), "DDIT_HOME": str(home)}
+    """This process's environment without our settings, marked for *home*, on the CPU."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("DDIT_")}
+    return {**others, MARK: str(home), "DDIT_HOME": str(home), "DDIT_DEVICE": "cpu"}
 
 
 def ddit(
