@@ -78,9 +78,9 @@ def identity(
     models: tuple[str, ...] = ("tiny-wan",),
     node: str = "host",
 ) -> WorkerIdentity:
-    """What a worker says of itself; without a *name*, one that nobody else has."""
+    """What a worker says of itself; without a *name*, one that comes after all given ones."""
     return WorkerIdentity(
-        name=WorkerName(name or f"{phase}-{uuid4().hex[:8]}@host"),
+        name=WorkerName(name or f"{phase}-x{uuid4().hex[:8]}@host"),
         phase=phase,
         host="host",
         node=node,
