@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -66,6 +67,8 @@ def start_ddit(program: Path, home: Path, *words: str, log: Path) -> subprocess.
             stdout=output,
             stderr=subprocess.STDOUT,
             process_group=0,
+            # a shell's foreground job hears Ctrl-C, also when these tests were started deaf to it
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 -- no threads here
         )
 
 
