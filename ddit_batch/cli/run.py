@@ -202,7 +202,11 @@ def _check_health(engine: Engine, home: Home) -> None:
             f"the cluster has ended; see {home.log('supervisor')}. Nothing is lost: "
             "the same command goes on from here"
         )
-    hopeless = {name for name, count in state.restarts.items() if count >= HOPELESS_RESTARTS}
+    hopeless = {
+        name
+        for name, count in state.restarts.items()
+        if count >= HOPELESS_RESTARTS and name.partition("-")[0] in set(Phase)
+    }
     for name in sorted(hopeless - status.names_ever_registered(engine)):
         raise ServiceError(
             f"{name} does not come up (restarted {state.restarts[name]} times); "
