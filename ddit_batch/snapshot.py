@@ -53,15 +53,45 @@ class JobView:
     """Workers that denoise it now; 0 outside ``denoising``."""
     message: Whereabouts
     group: tuple[WorkerName, ...]
-    """The workers that denoise it, or whose leader it was sent to; the leader first."""
+    """The workers that work on it, or whose leader it was sent to; the leader first."""
     holder: Incarnation | None
     worker_losses: int
     cancel_requested: bool
+    arrived_s: float
+    """When it was submitted, on the clock of ``Snapshot.now_s``."""
+    granted_step: int = 0
+    """The step at which it was last given workers: starvation time counts from there."""
+    pending: tuple[WorkerName, ...] | None = None
+    """The group that a running job was told to have from its next step boundary, as long as it has
+    another: () if it is to give all of them back. None: nothing is pending."""
+    last_group: tuple[WorkerName, ...] = ()
+    """The workers of its last segment, while it has none: what they hold need not move."""
+
+    @property
+    def next_group(self) -> tuple[WorkerName, ...]:
+        """The group that it has, or will have from its next step boundary."""
+        return self.group if self.pending is None else self.pending
 
     @property
     def held(self) -> bool:
         """A worker works on it now."""
         return self.state in HELD_STATES
+
+    @property
+    def steps_left(self) -> int:
+        """Denoising steps still to do."""
+        return self.steps - self.step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchView:
+    """What a decision may know of a batch as a whole."""
+
+    batch_id: str
+    share: float = 1.0
+    """Its weight against other batches: twice the share, twice the workers while both want them."""
+    deadline_s: float | None = None
+    """When its user wants all of it, on the clock of ``Snapshot.now_s``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +101,14 @@ class WorkerView:
     name: WorkerName
     incarnation: Incarnation
     phase: Phase
+    """The phase whose work it is there for."""
     host: str
     node: str
     models: frozenset[str]
     draining: bool
     lease_expired: bool
+    decodes: bool = False
+    """A DiT worker that decodes too, what its private queue ``vae.<worker>`` brings it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +126,8 @@ class Snapshot:
     may_lose_workers: bool
     """False for one lease time after an outage of the database or a take-over: nobody could renew,
     so an expired lease says nothing yet."""
+    batches: tuple[BatchView, ...] = ()
+    """The batches of ``jobs`` that differ from the defaults of ``BatchView``."""
 
 
 def order_key(job: JobView) -> tuple[int, int]:

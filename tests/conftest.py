@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine, create_engine, make_url, text
 
 from ddit_batch.db.engine import make_engine
@@ -13,6 +14,10 @@ from ddit_batch.db.migrate import upgrade
 from ddit_batch.embedded.home import Home
 from ddit_batch.embedded.postgres import running_postgres
 from ddit_batch.embedded.valkey import running_valkey
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("ddit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ddit")
 
 
 @pytest.fixture(scope="session")

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, func, select, text, union_all, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    func,
+    select,
+    text,
+    union_all,
+    update,
+)
 from sqlalchemy.orm import Session, defer
 
 from ddit_batch.db.leases import LIVE_WORKER_STATES
-from ddit_batch.db.models import Batch, Job, Leadership, Worker
+from ddit_batch.db.models import Batch, Job, Leadership, Segment, Worker
 from ddit_batch.db.moves import (
     SUPERSEDED,
     Belief,
@@ -54,13 +64,14 @@ class SchedulerStore:
         that serves the model. Models that no worker serves hold nobody up: they are left out.
         """
         with Session(self._engine) as session:
+            now_s = float(session.execute(select(_epoch_s(func.clock_timestamp()))).scalar_one())
             workers = _read_workers(session)
             jobs = _read_jobs(session, window, workers)
             waiting_to_decode = session.execute(
                 select(func.count()).where(Job.state == JobState.DENOISED)
             ).scalar_one()
         return Snapshot(
-            now_s=time.monotonic(),
+            now_s=now_s,
             jobs=jobs,
             workers=workers,
             waiting_to_decode=waiting_to_decode,
@@ -256,6 +267,11 @@ def _check_gone(connection: Connection, job: JobView) -> None:
         raise StateConflict(f"worker {job.holder} is {state}, so job {job.job_id} stays with it")
 
 
+def _epoch_s(column: Any) -> ColumnElement[Any]:
+    """A time of the database as seconds: the clock of snapshots."""
+    return func.extract("epoch", column)
+
+
 def _read_workers(session: Session) -> tuple[WorkerView, ...]:
     expired = Worker.lease_expires_at < func.clock_timestamp()
     rows = session.execute(select(Worker, expired).where(Worker.state.in_(LIVE_WORKER_STATES)))
@@ -280,13 +296,21 @@ def _read_jobs(
     names = {worker.incarnation: worker.name for worker in workers}
     cancelled = Job.cancel_requested_at.is_not(None) | Batch.cancel_requested_at.is_not(None)
     rows = session.execute(
-        select(Job, cancelled)
+        select(Job, cancelled, _epoch_s(Batch.created_at), Segment.from_step)
+        .outerjoin(Segment, (Segment.job_id == Job.id) & Segment.ended_at.is_(None))
         .join(Batch, Batch.id == Job.batch_id)
         .where(Job.id.in_(_ids_in_view(window, workers)))
         .options(defer(Job.request))
     )
     return tuple(
-        _job_view(job, names, cancel_requested=cancel_requested) for job, cancel_requested in rows
+        _job_view(
+            job,
+            names,
+            cancel_requested=cancel_requested,
+            arrived_s=float(arrived_s),
+            granted_step=granted_step or 0,
+        )
+        for job, cancel_requested, arrived_s, granted_step in rows
     )
 
 
@@ -324,6 +348,8 @@ def _job_view(
     names: Mapping[Incarnation, WorkerName],
     *,
     cancel_requested: bool,
+    arrived_s: float,
+    granted_step: int,
 ) -> JobView:
     state = JobState(job.state)
     unclaimed = job.dispatched_at is not None and state not in HELD_STATES
@@ -349,4 +375,6 @@ def _job_view(
         holder=Incarnation(job.holder) if job.holder is not None else None,
         worker_losses=job.worker_losses,
         cancel_requested=cancel_requested,
+        arrived_s=arrived_s,
+        granted_step=granted_step,
     )

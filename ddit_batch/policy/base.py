@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ddit_batch.job import JobId, JobState, Phase, WorkerName
@@ -11,7 +11,11 @@ from ddit_batch.snapshot import JobView, Snapshot, WorkerView, order_key
 Decisions = Mapping[JobId, tuple[WorkerName, ...]]
 """The target, not the change: the workers of each job that should be denoised now, the leader
 first. A job that is left out waits; one that runs and is left out gives its workers back at its
-next step boundary. The core computes the difference."""
+next step boundary. The core computes the difference.
+
+The target of a running job contains its present group or is contained in it, or has another leader:
+then the job is given back, and starts again there. Where DiT workers decode, a job in ``denoised``
+is placed as well, and one in ``decoding`` keeps what it has."""
 
 
 class Policy(Protocol):
@@ -27,7 +31,11 @@ class Policy(Protocol):
         ...
 
     def plan(self, snapshot: Snapshot) -> Decisions:
-        """The workers of every job that should be denoised now."""
+        """The workers of every job that should be worked on now."""
+        ...
+
+    def sequence(self, snapshot: Snapshot, jobs: Sequence[JobView]) -> list[JobView]:
+        """*jobs*, of which none has workers, in the order in which they should be given some."""
         ...
 
 

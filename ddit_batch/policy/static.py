@@ -15,7 +15,7 @@ from itertools import groupby
 
 from ddit_batch.job import JobId, WorkerName
 from ddit_batch.policy.base import Decisions, dit_workers, placed, unplaced
-from ddit_batch.snapshot import JobView, Snapshot, WorkerView
+from ddit_batch.snapshot import JobView, Snapshot, WorkerView, order_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,11 @@ class Static:
                 decisions[job.job_id] = group
                 idle = tuple(worker for worker in idle if worker.name not in group)
         return decisions
+
+    def sequence(self, snapshot: Snapshot, jobs: Sequence[JobView]) -> list[JobView]:
+        """Priority, then arrival."""
+        del snapshot
+        return sorted(jobs, key=order_key)
 
     def _group(self, job: JobView, among: Sequence[WorkerView]) -> tuple[WorkerName, ...] | None:
         """The first k workers of one node that serve the job's model, if there are k."""

@@ -17,7 +17,7 @@ within their bounds.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from ddit_batch.job import (
@@ -29,7 +29,7 @@ from ddit_batch.job import (
     WorkerName,
     queue_of,
 )
-from ddit_batch.policy.base import Policy, dit_workers
+from ddit_batch.policy.base import Decisions, Policy, dit_workers
 from ddit_batch.snapshot import Instruction, JobView, Snapshot, Whereabouts, order_key
 
 
@@ -122,7 +122,7 @@ def decide(snapshot: Snapshot, policy: Policy, limits: Limits) -> tuple[Command,
         _cancel,
         _mend_messages,
         lambda world: _place(world, policy, limits),
-        lambda world: _fill_encode(world, limits),
+        lambda world: _fill_encode(world, policy, limits),
         _fill_vae,
     )
     for stage in stages:
@@ -178,48 +178,84 @@ def _mend_messages(world: Snapshot) -> Stage:
 
 
 def _place(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
-    """Turn the policy's targets into the difference from what is."""
-    decisions = policy.plan(world)
+    """Turn the policy's targets into the difference from what is.
+
+    A worker that another job has, or was told to take, is not given before that job has let it go:
+    the command waits for a later decision. So no worker is ever in two groups.
+    """
+    targets = policy.plan(world)
     may_start = world.waiting_to_decode < limits.decode_backlog
+    taken = {name: job.job_id for job in world.jobs for name in _workers_of(job)}
     commands: list[Command] = []
     started: list[JobView] = []
-    for job in sorted(world.jobs, key=order_key):
-        group = decisions.get(job.job_id, ())
-        if job.state is JobState.ENCODED and not job.group:
-            if group and may_start:
-                commands.append(Send(job, queue_of(Phase.DIT, group[0]), group))
-                started.append(job)
-        elif job.state is JobState.DENOISING and not job.cancel_requested:
-            if not group:
-                commands.append(Tell(job, Instruction.RELEASE))
-            elif group != job.group:
-                commands.append(Tell(job, Instruction.CONTINUE, group))
+    for job in sorted(_placeable(world, targets), key=order_key):
+        target = targets.get(job.job_id, ())
+        free = all(taken.get(name, job.job_id) == job.job_id for name in target)
+        if job.state is JobState.DENOISING:
+            commands += _steer(job, target, free=free)
+        elif target and free and (may_start or job.state is JobState.DENOISED):
+            commands.append(Send(job, queue_of(PHASE_OF[job.state], target[0]), target))
+            started.append(job)
+        else:
+            continue
+        taken.update(dict.fromkeys(target if free else (), job.job_id))
     return _with_jobs(world, started, []), commands
 
 
-def _fill_encode(world: Snapshot, limits: Limits) -> Stage:
-    """For each model, keep a bounded number of jobs encoded ahead of the DiT workers that serve it.
+def _workers_of(job: JobView) -> tuple[WorkerName, ...]:
+    return (*job.group, *(job.pending or ()))
 
-    A bound over all models would let the jobs of one, waiting for its workers, idle the others.
+
+def _placeable(world: Snapshot, targets: Decisions) -> Iterator[JobView]:
+    """The jobs that a target may concern: those that are denoised, and those that could start."""
+    for job in world.jobs:
+        if job.state is JobState.DENOISING:
+            if not job.cancel_requested:
+                yield job
+        elif (
+            job.job_id in targets
+            and job.state in {JobState.ENCODED, JobState.DENOISED}
+            and not job.group
+            and job.message is Whereabouts.NONE
+        ):
+            yield job
+
+
+def _steer(job: JobView, target: tuple[WorkerName, ...], *, free: bool) -> list[Command]:
+    """What to tell a running job. Its leader cannot change: to move, the job is given back."""
+    if not target or target[0] != job.group[0]:
+        return [Tell(job, Instruction.RELEASE)]
+    if target == job.group:
+        return [Tell(job, Instruction.CONTINUE, target)] if job.pending is not None else []
+    return [Tell(job, Instruction.CONTINUE, target)] if free else []
+
+
+def _fill_encode(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
+    """For each model, encode the jobs that the policy would start next, a bounded number ahead.
+
+    A bound over all models would let the jobs of one, waiting for its workers, idle the others; one
+    that counts what is encoded already, whatever its order, would let long jobs that wait keep out
+    a short one that should overtake them.
     """
     room = Counter({job.model: 0 for job in world.jobs})
     for worker in dit_workers(world):
         room.update(dict.fromkeys(worker.models, limits.look_ahead))
-    room.subtract(job.model for job in world.jobs if _is_ahead(job))
+    served = _models_served(world, Phase.ENCODE)
     commands: list[Command] = []
-    for send in _send_waiting(world, Phase.ENCODE, _models_served(world, Phase.ENCODE)):
-        if room[send.job.model] > 0:
-            room[send.job.model] -= 1
-            commands.append(send)
+    for job in policy.sequence(world, [job for job in world.jobs if _is_unplaced(job)]):
+        if room[job.model] <= 0:
+            continue
+        room[job.model] -= 1
+        unsent = job.state is JobState.QUEUED and job.message is Whereabouts.NONE
+        if unsent and job.model in served:
+            commands.append(Send(job, queue_of(Phase.ENCODE)))
     return world, commands
 
 
-def _is_ahead(job: JobView) -> bool:
-    """Whether the job is encoded, or on its way to it, and not placed yet."""
+def _is_unplaced(job: JobView) -> bool:
+    """Whether the job has no workers for its DiT phase yet, encoded or not."""
     match job.state:
-        case JobState.QUEUED:
-            return job.message is not Whereabouts.NONE
-        case JobState.ENCODING:
+        case JobState.QUEUED | JobState.ENCODING:
             return True
         case JobState.ENCODED:
             return not job.group
@@ -228,19 +264,19 @@ def _is_ahead(job: JobView) -> bool:
 
 
 def _fill_vae(world: Snapshot) -> Stage:
-    """Send what came back from a VAE worker; a first attempt follows its DiT by itself."""
-    return world, [*_send_waiting(world, Phase.VAE, _models_served(world, Phase.VAE))]
+    """Send what came back from a VAE worker; a first attempt follows its DiT by itself.
 
-
-def _send_waiting(world: Snapshot, phase: Phase, served: frozenset[str]) -> list[Send]:
+    Where DiT workers decode, the policy has placed it.
+    """
+    served = _models_served(world, Phase.VAE)
     waiting = [
         job
         for job in world.jobs
-        if job.state is WAITING_STATE[phase]
+        if job.state is JobState.DENOISED
         and job.message is Whereabouts.NONE
         and job.model in served
     ]
-    return [Send(job, queue_of(phase)) for job in sorted(waiting, key=order_key)]
+    return world, [Send(job, queue_of(Phase.VAE)) for job in sorted(waiting, key=order_key)]
 
 
 def _models_served(world: Snapshot, phase: Phase) -> frozenset[str]:
@@ -255,6 +291,8 @@ def _waiting(job: JobView) -> JobView:
         state=WAITING_STATE[PHASE_OF[job.state]],
         holder=None,
         group=(),
+        pending=None,
+        last_group=job.group,
         dop=0,
         message=Whereabouts.NONE,
     )

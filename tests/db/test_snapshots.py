@@ -63,6 +63,7 @@ def test_waiting_job_is_shown_as_it_was_submitted(engine: Engine) -> None:
         holder=None,
         worker_losses=0,
         cancel_requested=False,
+        arrived_s=view.arrived_s,
     )
 
 

@@ -39,6 +39,7 @@ def a_job(number: int = 1, **changes: object) -> JobView:
         "holder": Incarnation(1),
         "worker_losses": 0,
         "cancel_requested": False,
+        "arrived_s": 0.0,
     }
     return JobView(**(given | changes))  # type: ignore[arg-type]
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from worlds import (
     LIMITS,
@@ -25,7 +27,7 @@ from ddit_batch.scheduler.core import (
     Withdraw,
     decide,
 )
-from ddit_batch.snapshot import Instruction, Snapshot, WorkerView
+from ddit_batch.snapshot import Instruction, JobView, Snapshot, WorkerView, order_key
 
 S = JobState
 POLICY = Static(dop=1)
@@ -258,6 +260,11 @@ class Plan:
             for job in snapshot.jobs
             if f"job{job.seq}" in self._groups
         }
+
+    def sequence(self, snapshot: Snapshot, jobs: Sequence[JobView]) -> list[JobView]:
+        """As they came."""
+        del snapshot
+        return sorted(jobs, key=order_key)
 
 
 def test_running_job_that_the_policy_leaves_out_is_told_to_give_its_workers_back() -> None:

@@ -56,6 +56,7 @@ def a_job(number: int, state: JobState = JobState.QUEUED, **changes: object) -> 
         holder=None,
         worker_losses=0,
         cancel_requested=False,
+        arrived_s=0.0,
     )
     return replace(job, **changes)
 
@@ -163,6 +164,7 @@ def _waiting(job: JobView) -> JobView:
         state=WAITING_STATE[PHASE_OF[job.state]],
         holder=None,
         group=(),
+        last_group=job.group,
         dop=0,
         message=Whereabouts.NONE,
     )
