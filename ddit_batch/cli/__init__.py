@@ -22,6 +22,8 @@ PLACES = {
     "cancel": "ddit_batch.cli.wishes:cancel",
     "retry": "ddit_batch.cli.wishes:retry",
     "sql": "ddit_batch.cli.sql:sql",
+    "plan": "ddit_batch.cli.plan:plan",
+    "simulate": "ddit_batch.cli.simulate:simulate_command",
     "doctor": "ddit_batch.cli.doctor:doctor",
     "scheduler": "ddit_batch.cli.services:scheduler",
     "worker": "ddit_batch.cli.services:worker",

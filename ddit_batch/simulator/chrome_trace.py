@@ -1,4 +1,4 @@
-"""A result as a trace that chrome://tracing and Perfetto show: a lane for each worker.
+"""Results as a trace that chrome://tracing and Perfetto show: a lane for each worker.
 
 Pure. The format: "Trace Event Format", Google, complete events (``ph: X``) and metadata (``ph:
 M``); times in microseconds. A node is a process of the trace, a worker a thread.
@@ -6,27 +6,35 @@ M``); times in microseconds. A node is a process of the trace, a worker a thread
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ddit_batch.job import Phase, WorkerName
 from ddit_batch.simulator.result import Result, Segment
 
 _US = 1e6
 
 
-def chrome_trace(result: Result, workers: tuple[tuple[WorkerName, str], ...]) -> dict[str, object]:
-    """The JSON object of a trace file; *workers* are names with their nodes, in order."""
-    nodes = {node: number for number, node in enumerate(dict.fromkeys(n for _, n in workers))}
-    lanes = {name: (nodes[node], number) for number, (name, node) in enumerate(workers)}
-    events: list[dict[str, object]] = [
-        {"ph": "M", "name": "process_name", "pid": pid, "args": {"name": node}}
-        for node, pid in nodes.items()
-    ]
-    events += [
-        {"ph": "M", "name": "thread_name", "pid": pid, "tid": tid, "args": {"name": name}}
-        for name, (pid, tid) in lanes.items()
-    ]
-    for segment in result.segments:
-        events += [_event(segment, *lanes[name]) for name in segment.workers]
-    return {"displayTimeUnit": "ms", "otherData": {"policy": result.policy}, "traceEvents": events}
+def chrome_trace(
+    results: Sequence[Result], workers: Sequence[tuple[WorkerName, str]]
+) -> dict[str, object]:
+    """The JSON object of a trace file; *workers* are names with their nodes, in order.
+
+    Of several results each has processes of its own, named for its policy.
+    """
+    nodes = list(dict.fromkeys(node for _, node in workers))
+    events: list[dict[str, object]] = []
+    for number, result in enumerate(results):
+        pids = {node: number * len(nodes) + at for at, node in enumerate(nodes)}
+        lanes = {name: (pids[node], tid) for tid, (name, node) in enumerate(workers)}
+        events += [_name("process_name", f"{result.policy} {node}", pids[node]) for node in nodes]
+        events += [_name("thread_name", name, *lanes[name]) for name, _ in workers]
+        for segment in result.segments:
+            events += [_event(segment, *lanes[name]) for name in segment.workers]
+    return {"displayTimeUnit": "ms", "traceEvents": events}
+
+
+def _name(what: str, name: str, pid: int, tid: int = 0) -> dict[str, object]:
+    return {"ph": "M", "name": what, "pid": pid, "tid": tid, "args": {"name": name}}
 
 
 def _event(segment: Segment, pid: int, tid: int) -> dict[str, object]:
