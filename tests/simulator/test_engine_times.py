@@ -139,3 +139,37 @@ def test_illegal_dop_is_refused() -> None:
     """The cost model knows no step of three workers."""
     with pytest.raises(ConfigError, match=r"was given 3 workers: legal .* are 1, 2, 4, 8"):
         run(always(3), an_arrival(1), gpus=4)
+
+
+def test_worker_that_is_not_wanted_any_more_is_given_at_once() -> None:
+    """At 13 job 1 was told to have both from 20; job 3 comes at 15 and need not wait for that."""
+    jobs = an_arrival(1), an_arrival(2, steps=1), an_arrival(3, at_s=15.0)
+
+    result = run(Scripted(wish=wider_when_alone), *jobs)
+
+    assert result.jobs[2].started_s == 15.0
+    assert result.jobs[0].resizes == 0
+
+
+def test_decision_sees_progress_pending_changes_and_grants() -> None:
+    """What job 1 looks like at the arrivals of others, which are at 5, 17, 25 and 55."""
+    seen: dict[float, JobView] = {}
+
+    def wish(job: JobView, snapshot: Snapshot) -> int:
+        if job.seq == 0:
+            seen[snapshot.now_s] = job
+        return 2 if job.seq == 0 and snapshot.now_s > 15.0 else 1
+
+    late = (an_arrival(n, at_s, steps=1) for n, at_s in enumerate((5.0, 17.0, 25.0, 55.0), start=2))
+    run(Scripted(wish=wish), an_arrival(1, steps=6), *late, gpus=3)
+
+    def facts(at_s: float) -> tuple[int, int, int, int | None]:
+        job = seen[at_s]
+        return job.step, job.dop, job.granted_step, job.pending and len(job.pending)
+
+    assert facts(0.0) == (0, 0, 0, None)
+    assert facts(5.0) == (0, 1, 0, None)
+    assert facts(17.0) == (1, 1, 0, None)
+    assert facts(18.0) == (1, 1, 0, 2)
+    assert facts(25.0) == (2, 2, 2, None)
+    assert facts(28.0) == (3, 2, 2, None)
