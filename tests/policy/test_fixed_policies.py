@@ -6,13 +6,14 @@ from fake_costs import COSTS, P144, P240, P360, FakeCosts, a_cost
 from worlds import a_job, a_worker
 
 from ddit_batch.job import JobState, Phase, Shape
-from ddit_batch.policy.dp import Dp
+from ddit_batch.policy.dp import Dp, Groups
 from ddit_batch.policy.partitioned import Partitioned
 from ddit_batch.policy.static import Static
 
 SPCI = Partitioned(costs=COSTS, sizes=(2, 2, 4), dops=(1, 2, 4))
 DPCI = Partitioned(costs=COSTS)
 DP = Dp(costs=COSTS)
+DP_FIXED = Dp(costs=COSTS, groups=Groups.FIXED)
 
 
 def test_spci_gives_every_shape_workers_of_its_own() -> None:
@@ -79,6 +80,20 @@ def test_dp_starts_degraded_on_what_is_idle() -> None:
         1: [5, 6],
         2: [7],
     }
+
+
+def test_dp_with_fixed_groups_runs_degraded_on_a_smaller_one() -> None:
+    """8 GPUs cut as 1/2/4/1: the second 360p runs at 2, the others at 1."""
+    jobs = [waiting(n, P360) for n in (1, 2, 3, 4)]
+
+    assert plan(DP_FIXED, *crew(8), *jobs) == {1: [3, 4, 5, 6], 2: [1, 2], 3: [0], 4: [7]}
+
+
+def test_dp_with_fixed_groups_takes_none_that_is_larger_than_the_optimal_dop() -> None:
+    """The third 144p waits, though six workers idle; a later 240p goes past it."""
+    jobs = [*(waiting(n, P144) for n in (1, 2, 3)), waiting(4, P240)]
+
+    assert plan(DP_FIXED, *crew(8), *jobs) == {1: [0], 2: [7], 4: [1, 2]}
 
 
 def test_dp_never_promotes() -> None:

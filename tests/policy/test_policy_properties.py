@@ -24,6 +24,7 @@ FIXED = (
     "partitioned",
     "partitioned:sizes=2/2/4,dops=1/2/4",
     "partitioned:sizes=3/1",
+    "dp:groups=fixed",
 )
 GREEDY = (
     "ddit:order=hungry-first",

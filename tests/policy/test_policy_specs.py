@@ -7,7 +7,7 @@ from worlds import a_world
 from ddit_batch.errors import ConfigError
 from ddit_batch.policy import POLICIES, Policy, make_policy, split_specs
 from ddit_batch.policy.ddit import Ddit, Decode, Order, Promotion
-from ddit_batch.policy.dp import Dp
+from ddit_batch.policy.dp import Dp, Groups
 from ddit_batch.policy.partitioned import Partitioned
 from ddit_batch.policy.static import Static
 
@@ -15,6 +15,7 @@ SPECS = {
     "static": Static(costs=COSTS, dop=1),
     "static:dop=4": Static(costs=COSTS, dop=4),
     "dp": Dp(costs=COSTS),
+    "dp:groups=fixed": Dp(costs=COSTS, groups=Groups.FIXED),
     "ddit": Ddit(costs=COSTS, order=Order.HUNGRY_FIRST),
     "ddit:order=waiting-first": Ddit(costs=COSTS, order=Order.WAITING_FIRST),
     "ddit:promotion=off,decode=group": Ddit(
@@ -50,7 +51,7 @@ def test_every_policy_needs_no_options_and_plans_nothing_for_nobody(name: str) -
         ("best", r"policy 'best' is unknown: use one of ddit, dp, .*static"),
         ("", r"policy '' is unknown"),
         ("static:size=2", r"policy 'static:size=2' has no option 'size': use dop"),
-        ("dp:dop=2", r"policy 'dp:dop=2' has no option 'dop': it takes none"),
+        ("dp:dop=2", r"policy 'dp:dop=2' has no option 'dop': use groups"),
         ("static:dop=0", r"dop cannot be '0': use a whole number from 1"),
         ("static:dop=two", r"dop cannot be 'two'"),
         ("static:dop=", r"dop cannot be ''"),
