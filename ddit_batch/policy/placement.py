@@ -154,7 +154,7 @@ def unchanged(snapshot: Snapshot, costs: CostModel, *, whole: bool) -> Placement
             if legal < left:
                 room.narrow(job, legal)
         if job.job_id not in room.groups:
-            room.withhold(job.group)
+            room.withhold((*job.group, *job.next_group))
     for job in to_decode(snapshot):
         room.decode(job, whole=whole)
     return room

@@ -82,8 +82,7 @@ def read(spec: str, given: Mapping[str, str], known: Mapping[str, Option]) -> di
     values: dict[str, object] = {}
     for key, text in given.items():
         if key not in known:
-            takes = f"use {', '.join(known)}" if known else "it takes none"
-            raise ConfigError(f"policy {spec!r} has no option {key!r}: {takes}")
+            raise ConfigError(f"policy {spec!r} has no option {key!r}: use {', '.join(known)}")
         try:
             values[key] = known[key].read(text)
         except ValueError:

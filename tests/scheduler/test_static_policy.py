@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import pytest
 from fake_costs import COSTS
 from worlds import a_held_job, a_job, a_sent_job, a_worker, a_world
 
-from ddit_batch.errors import ConfigError
 from ddit_batch.job import JobState, Phase
 from ddit_batch.policy import make_policy
 from ddit_batch.policy.base import Policy
@@ -149,9 +147,3 @@ def test_policy_is_chosen_by_name() -> None:
         )
         == {}
     )
-
-
-def test_unknown_policy_is_refused_with_the_known_ones() -> None:
-    """The message says what to write instead."""
-    with pytest.raises(ConfigError, match="policy 'best' is unknown: use one of ddit, dp, partitioned, static"):
-        make_policy("best", COSTS)
