@@ -15,6 +15,8 @@ from ddit_batch.job import JobId, JobState, WorkerName
 from ddit_batch.policy.base import dit_workers, placed, to_decode
 from ddit_batch.snapshot import JobView, Snapshot
 
+_DENOISING = JobState.DENOISING
+
 
 class Placement:
     """The workers that are not given yet, and the groups so far."""
@@ -25,13 +27,19 @@ class Placement:
         self._idle: dict[str, list[WorkerName]] = {worker.node: [] for worker in workers}
         for worker in workers:
             self._idle[worker.node].append(worker.name)
+        self._free = set(self._worker)
+        """The same workers as in ``_idle``: what is asked most is whether one is among them."""
         self.groups: dict[JobId, tuple[WorkerName, ...]] = {}
         """The decision so far, the leader of each group first."""
+
+    def knows(self, names: Iterable[WorkerName]) -> bool:
+        """Whether all of *names* are workers that may be given work, idle or not."""
+        return self._worker.keys() >= set(names)
 
     @property
     def idle(self) -> int:
         """Workers that no group has."""
-        return sum(map(len, self._idle.values()))
+        return len(self._free)
 
     def keep(self, job: JobView, dop: int | None = None) -> int:
         """Let a placed job have the first *dop* of its workers; all of them if None.
@@ -42,13 +50,14 @@ class Placement:
         many it has now; 0 means that it is to be given back.
         """
         group = job.next_group[:dop]
-        if not group or not self._is_idle(group[0]):
+        if not group or group[0] not in self._free:
             return 0
-        left = tuple(filter(self._is_idle, group))
-        if not all(map(self._is_idle, job.group)):
+        left = group
+        if not self._free.issuperset(group):
+            left = tuple(name for name in group if name in self._free)
+        if not self._free.issuperset(job.group):
             left = tuple(name for name in left if name in job.group)
-        for name in left:
-            self._idle[self._worker[name].node].remove(name)
+        self._take(left)
         self.groups[job.job_id] = left
         return len(left)
 
@@ -93,6 +102,7 @@ class Placement:
         group = self.groups.pop(job.job_id)
         for name in group[dop:]:
             insort(self._idle[self._worker[name].node], name)
+            self._free.add(name)
         if dop:
             self.groups[job.job_id] = group[:dop]
 
@@ -117,20 +127,19 @@ class Placement:
 
     def withhold(self, names: Iterable[WorkerName]) -> None:
         """Take *names* out of this plan: nobody else is given them."""
-        for name in filter(self._is_idle, names):
-            self._idle[self._worker[name].node].remove(name)
+        self._take([name for name in dict.fromkeys(names) if name in self._free])
 
-    def _is_idle(self, name: WorkerName) -> bool:
-        worker = self._worker.get(name)
-        return worker is not None and name in self._idle[worker.node]
+    def _take(self, names: Iterable[WorkerName]) -> None:
+        for name in names:
+            self._idle[self._worker[name].node].remove(name)
+            self._free.remove(name)
 
     def _able(self, job: JobView, node: str) -> Sequence[WorkerName]:
         return [name for name in self._idle[node] if job.model in self._worker[name].models]
 
     def _give(self, job: JobView, group: tuple[WorkerName, ...]) -> None:
         had = self.groups.get(job.job_id, ())
-        for name in group[len(had) :]:
-            self._idle[self._worker[name].node].remove(name)
+        self._take(group[len(had) :])
         if group:
             self.groups[job.job_id] = group
 
@@ -144,15 +153,13 @@ def unchanged(snapshot: Snapshot, costs: CostModel, *, whole: bool) -> Placement
     nobody's until they are idle.
     """
     room = Placement(snapshot)
-    live = {worker.name for worker in dit_workers(snapshot)}
     # What a worker does comes before what was sent to it.
     for job in sorted(placed(snapshot), key=lambda job: not job.held):
-        running = job.state is JobState.DENOISING
-        if not (whole and running) or live.issuperset(job.group):
+        running = job.state is _DENOISING
+        if not (whole and running) or room.knows(job.group):
             left = room.keep(job)
-            legal = costs.cost(job.model, job.shape).widest(left) if running and left else left
-            if legal < left:
-                room.narrow(job, legal)
+            if running and 0 < left < len(job.next_group):
+                room.narrow(job, costs.cost(job.model, job.shape).widest(left))
         if job.job_id not in room.groups:
             room.withhold((*job.group, *job.next_group))
     for job in to_decode(snapshot):
