@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddit_batch.db.engine import make_engine
-from ddit_batch.db.migrate import check_schema, upgrade
+from ddit_batch.db.migrate import upgrade
+from ddit_batch.db.schema_version import check_schema
 from ddit_batch.db.status import batches
 from ddit_batch.embedded.home import Home
 from ddit_batch.embedded.postgres import running_postgres
