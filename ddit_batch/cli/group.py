@@ -67,10 +67,14 @@ class CommandGroup(click.Group):
 
 def _explained(exc: Exception) -> str:
     """What to tell of an error that is none of ours: the database's word, or that it is a bug."""
-    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 -- slow, and only needed here
+    import psycopg  # noqa: PLC0415 -- slow, and only needed here
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 -- the same
 
     first_line = next(iter(str(exc).splitlines()), type(exc).__name__)
-    if isinstance(exc, SQLAlchemyError):
+    if isinstance(exc, psycopg.Error):
+        kind = f"{type(exc).__module__}.{type(exc).__name__}"
+        first_line = f"({kind}) {first_line}"  # as SQLAlchemy says it
+    if isinstance(exc, psycopg.Error | SQLAlchemyError):
         return f"the database: {first_line} (`ddit doctor` looks closer)"
     with tempfile.NamedTemporaryFile("w", prefix="ddit-bug-", suffix=".log", delete=False) as log:
         log.writelines(traceback.format_exception(exc))

@@ -1,0 +1,94 @@
+"""Looking at a database with as little as possible in between.
+
+SQLAlchemy's import takes longer than most answers. So a command that only looks has a
+:class:`Database`, which is psycopg alone; who has an engine anyway asks the same through that, and
+gets the errors that ``persist`` knows. Queries are in psycopg's form: ``%(name)s`` is a parameter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
+
+import psycopg
+from psycopg.rows import dict_row
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+_WORD = r"(?:[\w.~-]|%[0-9A-Fa-f]{2})"
+_PLAIN_URL = re.compile(
+    r"postgresql\+psycopg(?P<rest>://"
+    rf"(?:{_WORD}+(?::{_WORD}*)?@)?[\w.-]*(?::\d+)?/{_WORD}+"
+    rf"(?:\?host=(?:{_WORD}|/)+&port=\d+|\?sslmode=[a-z-]+)?)",
+    re.ASCII,
+)
+"""The URLs that mean the same to SQLAlchemy and, without the driver's name, to libpq: with a host,
+or with the folder of a socket, as the embedded cluster has it."""
+_AT_ONCE = 1000
+
+Row: TypeAlias = dict[str, Any]
+"""A row by the names of its columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A database that is only looked at."""
+
+    conninfo: str
+    """Its address as libpq takes it."""
+    connection: psycopg.Connection
+
+
+Source: TypeAlias = "Database | Engine"
+"""What can be asked."""
+
+
+@contextmanager
+def open_source(url: str) -> Iterator[Source]:
+    """The database at *url*, which is written as SQLAlchemy does, for the length of the block."""
+    plain = _PLAIN_URL.fullmatch(url)
+    if plain is None:
+        from ddit_batch.db.engine import make_engine  # noqa: PLC0415 -- slow, and rarely needed
+
+        engine = make_engine(url)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+        return
+    conninfo = f"postgresql{plain['rest']}"
+    with closing(psycopg.connect(conninfo)) as connection:
+        connection.read_only = True
+        yield Database(conninfo, connection)
+
+
+def conninfo_of(source: Source) -> str:
+    """The address of *source* as libpq takes it."""
+    if isinstance(source, Database):
+        return source.conninfo
+    return source.url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def ask(source: Source, query: LiteralString, **given: object) -> list[Row]:
+    """All rows that *query* gives."""
+    if isinstance(source, Database):
+        with source.connection.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(query, given).fetchall()
+    with source.connect() as connection:
+        return [row._asdict() for row in connection.exec_driver_sql(query, given)]
+
+
+def stream(source: Source, query: LiteralString, **given: object) -> Iterator[Row]:
+    """The rows that *query* gives, a few at a time."""
+    if isinstance(source, Database):
+        with source.connection.cursor("rows", row_factory=dict_row) as cursor:
+            cursor.itersize = _AT_ONCE
+            yield from cursor.execute(query, given)
+        return
+    with source.connect().execution_options(yield_per=_AT_ONCE) as connection:
+        for row in connection.exec_driver_sql(query, given):
+            yield row._asdict()
