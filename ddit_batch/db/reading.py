@@ -47,11 +47,20 @@ Source: TypeAlias = "Database | Engine"
 """What can be asked."""
 
 
+def plain_conninfo(url: str) -> str | None:
+    """*url*, which is written as SQLAlchemy does, as libpq takes it; None if that is not plain."""
+    plain = _PLAIN_URL.fullmatch(url)
+    return plain and f"postgresql{plain['rest']}"
+
+
 @contextmanager
 def open_source(url: str) -> Iterator[Source]:
-    """The database at *url*, which is written as SQLAlchemy does, for the length of the block."""
-    plain = _PLAIN_URL.fullmatch(url)
-    if plain is None:
+    """The database at *url*, which is written as SQLAlchemy does, for the length of the block.
+
+    A plain URL gives a :class:`Database`. All others are SQLAlchemy's matter, which knows them.
+    """
+    conninfo = plain_conninfo(url)
+    if conninfo is None:
         from ddit_batch.db.engine import make_engine  # noqa: PLC0415 -- slow, and rarely needed
 
         engine = make_engine(url)
@@ -60,7 +69,6 @@ def open_source(url: str) -> Iterator[Source]:
         finally:
             engine.dispose()
         return
-    conninfo = f"postgresql{plain['rest']}"
     with closing(psycopg.connect(conninfo)) as connection:
         connection.read_only = True
         yield Database(conninfo, connection)
