@@ -97,6 +97,9 @@ def stream(source: Source, query: LiteralString, **given: object) -> Iterator[Ro
             cursor.itersize = _AT_ONCE
             yield from cursor.execute(query, given)
         return
-    with source.connect().execution_options(yield_per=_AT_ONCE) as connection:
-        for row in connection.exec_driver_sql(query, given):
+    with (
+        source.connect().execution_options(yield_per=_AT_ONCE) as connection,
+        connection.exec_driver_sql(query, given) as rows,
+    ):
+        for row in rows:
             yield row._asdict()
