@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
 
 import psycopg
@@ -38,9 +38,10 @@ Row: TypeAlias = dict[str, Any]
 class Database:
     """A database that is only looked at."""
 
-    conninfo: str
-    """Its address as libpq takes it."""
+    conninfo: str = field(repr=False)
+    """Its address as libpq takes it, with the password."""
     connection: psycopg.Connection
+    """Between two questions it is in no transaction."""
 
 
 Source: TypeAlias = "Database | Engine"
@@ -84,7 +85,10 @@ def conninfo_of(source: Source) -> str:
 def ask(source: Source, query: LiteralString, **given: object) -> list[Row]:
     """All rows that *query* gives."""
     if isinstance(source, Database):
-        with source.connection.cursor(row_factory=dict_row) as cursor:
+        with (
+            source.connection.transaction(),
+            source.connection.cursor(row_factory=dict_row) as cursor,
+        ):
             return cursor.execute(query, given).fetchall()
     with source.connect() as connection:
         return [row._asdict() for row in connection.exec_driver_sql(query, given)]
@@ -93,7 +97,10 @@ def ask(source: Source, query: LiteralString, **given: object) -> list[Row]:
 def stream(source: Source, query: LiteralString, **given: object) -> Iterator[Row]:
     """The rows that *query* gives, a few at a time."""
     if isinstance(source, Database):
-        with source.connection.cursor("rows", row_factory=dict_row) as cursor:
+        with (
+            source.connection.transaction(),
+            source.connection.cursor("rows", row_factory=dict_row) as cursor,
+        ):
             cursor.itersize = _AT_ONCE
             yield from cursor.execute(query, given)
         return

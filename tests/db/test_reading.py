@@ -8,6 +8,7 @@ import psycopg
 import pytest
 import rows
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Engine, make_url
 from sqlalchemy.exc import DBAPIError
 
@@ -112,6 +113,23 @@ def test_database_that_is_only_looked_at_cannot_be_changed(engine: Engine) -> No
         pytest.raises(psycopg.errors.ReadOnlySqlTransaction),
     ):
         ask(source, "DELETE FROM jobs")
+
+
+def test_database_holds_no_transaction_while_nothing_is_asked(engine: Engine) -> None:
+    """A table printed slowly, or a second query, is in nobody's way."""
+    with open_source(url_of(engine)) as source:
+        assert isinstance(source, Database)
+        ask(source, "SELECT 1")
+        list(stream(source, "SELECT 1"))
+        next(stream(source, "SELECT generate_series(1, 5000)"))
+
+        assert source.connection.info.transaction_status is TransactionStatus.IDLE
+
+
+def test_database_does_not_tell_its_password(engine: Engine) -> None:
+    """Whoever logs it logs no secret."""
+    with psycopg.connect(url_of(engine).replace("+psycopg", "")) as connection:
+        assert "secret" not in repr(Database("postgresql://me:secret@db/ddit", connection))
 
 
 def test_error_of_an_engine_is_one_that_persist_knows(engine: Engine) -> None:
