@@ -65,7 +65,8 @@ class Settings(BaseSettings):
 
     # how to decide
     policy: str = "static"
-    """Which of ``ddit_batch/policy/`` places jobs on workers."""
+    """Which of ``ddit_batch/policy/`` places jobs on workers, with its options:
+    ``static:dop=2``."""
 
     # patience
     lease_s: float = 3.0

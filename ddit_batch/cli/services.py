@@ -14,6 +14,7 @@ from ddit_batch.cli.command import ExampleCommand, command
 from ddit_batch.cli.health import check_flower, check_option, check_scheduler, check_worker
 from ddit_batch.config import Settings, load_settings, require
 from ddit_batch.control import LiveControl
+from ddit_batch.cost_model import CostModel
 from ddit_batch.db import migrate
 from ddit_batch.db.engine import make_engine
 from ddit_batch.db.scheduler_store import SchedulerStore
@@ -70,7 +71,7 @@ def _driver(settings: Settings, store: SchedulerStore, metrics: SchedulerMetrics
         store=store,
         control=LiveControl(broker_url),
         dispatcher=Dispatcher(make_celery(broker_url)),
-        policy=make_policy(settings.policy),
+        policy=make_policy(settings.policy, CostModel(table={})),
         limits=Limits(
             look_ahead=settings.look_ahead,
             decode_backlog=settings.decode_backlog,
