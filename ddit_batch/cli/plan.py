@@ -11,7 +11,7 @@ import click
 from ddit_batch.cli.command import command
 from ddit_batch.cli.duration import Duration, shown_duration
 from ddit_batch.cli.group import Failed
-from ddit_batch.cli.options import file_argument, format_option, model_option, set_option
+from ddit_batch.cli.prompt_options import file_argument, format_option, model_option, set_option
 from ddit_batch.cli.prompts import load_prompts
 from ddit_batch.cli.simulation import (
     basis_lines,

@@ -17,15 +17,13 @@ from ddit_batch.artifact_keys import file_name_for
 from ddit_batch.cli.command import command
 from ddit_batch.cli.connection import ready_cluster
 from ddit_batch.cli.display import BatchDisplay, Look
-from ddit_batch.cli.options import (
+from ddit_batch.cli.options import flower_option, home_option, workers_option
+from ddit_batch.cli.prompt_options import (
     file_argument,
-    flower_option,
     format_option,
-    home_option,
     model_option,
     set_option,
     skip_invalid_option,
-    workers_option,
 )
 from ddit_batch.cli.prompts import (
     START_OVER,
