@@ -22,6 +22,7 @@ PLACES = {
     "cancel": "ddit_batch.cli.wishes:cancel",
     "retry": "ddit_batch.cli.wishes:retry",
     "sql": "ddit_batch.cli.sql:sql",
+    "profile": "ddit_batch.cli.profile:profile",
     "doctor": "ddit_batch.cli.doctor:doctor",
     "scheduler": "ddit_batch.cli.services:scheduler",
     "worker": "ddit_batch.cli.services:worker",
