@@ -22,13 +22,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddit_batch.db.engine import make_engine
-from ddit_batch.db.migrate import check_schema, upgrade
+from ddit_batch.db.migrate import upgrade
+from ddit_batch.db.reading import open_source
+from ddit_batch.db.schema_version import check_schema
 from ddit_batch.db.status import batches
 from ddit_batch.embedded.home import Home
 from ddit_batch.embedded.postgres import running_postgres
 
-BARS = {"submit": (15.0, 300.0), "status, reading": (0.5, math.inf)}
+BARS = {"submit": (15.0, 300.0), "status": (0.5, math.inf)}
 """Seconds and MB that --bar holds a figure against."""
 USUAL_PROMPTS = 946
 REPEATS = 5
@@ -61,7 +62,9 @@ def main() -> None:
                 "submit": measure(environment, "submit", str(large)),
                 "submit again": measure(environment, "submit", str(large)),
                 "status": usually(environment, "status"),
+                "status --json": usually(environment, "status", "--json"),
                 "status, reading": time_reading(postgres.service.url),
+                "sql": usually(environment, "sql", "SELECT * FROM batch_progress"),
                 "help": usually(environment, "--help"),
                 "dry run, usual": usually(environment, "submit", "--dry-run", str(usual)),
             }
@@ -125,15 +128,14 @@ def measure(environment: Mapping[str, str], *words: str) -> Cost:
 
 def time_reading(database_url: str) -> Cost:
     """What ``ddit status`` asks of the database, without the start of its process."""
-    engine = make_engine(database_url)
     seconds, cpu = [], []
     for _ in range(REPEATS):
         begun_s, cpu_begun_s = time.monotonic(), time.process_time()
-        check_schema(engine)
-        batches(engine)
+        with open_source(database_url) as source:
+            check_schema(source)
+            batches(source)
         seconds.append(time.monotonic() - begun_s)
         cpu.append(time.process_time() - cpu_begun_s)
-    engine.dispose()
     return Cost(
         seconds=statistics.median(seconds), cpu_s=statistics.median(cpu), megabytes=math.nan
     )

@@ -10,11 +10,11 @@ import socket
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from ddit_batch.environment import PREFIX, checked_url, variable
 from ddit_batch.errors import ConfigError
 
 
@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="DDIT_",
+        env_prefix=PREFIX,
         frozen=True,
         extra="ignore",
         use_attribute_docstrings=True,
@@ -113,12 +113,7 @@ class Settings(BaseSettings):
     @field_validator("database_url", "broker_url")
     @classmethod
     def _check_url(cls, value: SecretStr) -> SecretStr:
-        try:
-            urlsplit(value.get_secret_value()).port  # noqa: B018 -- raises for what is no port
-        except ValueError:
-            raise ValueError(
-                "not a URL; in a password write @ : / ? # % as %40 %3A %2F %3F %23 %25"
-            ) from None
+        checked_url(value.get_secret_value())
         return value
 
 
@@ -137,11 +132,6 @@ def load_settings(**given: object) -> Settings:
         found = "" if is_secret else f" (found {first['input']!r})"
         problem = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{variable(field)}: {problem}{found}") from exc
-
-
-def variable(field: str) -> str:
-    """The environment variable of a field of the settings."""
-    return f"DDIT_{field.upper()}"
 
 
 def require(settings: Settings, *names: str) -> None:

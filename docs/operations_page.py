@@ -7,7 +7,8 @@ from enum import Enum
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
-from ddit_batch.config import Settings, variable
+from ddit_batch.config import Settings
+from ddit_batch.environment import variable
 from ddit_batch.metrics import SchedulerMetrics
 
 _NO_DEFAULT = {"host": "this machine's host name"}

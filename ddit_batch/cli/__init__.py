@@ -9,25 +9,63 @@ from __future__ import annotations
 import click
 
 from ddit_batch import __version__
-from ddit_batch.cli.group import CommandGroup
+from ddit_batch.cli.group import CommandGroup, Place
 
 PLACES = {
-    "run": "ddit_batch.cli.run:run",
-    "up": "ddit_batch.cli.cluster:up",
-    "down": "ddit_batch.cli.cluster:down",
-    "submit": "ddit_batch.cli.submit:submit",
-    "status": "ddit_batch.cli.status:status",
-    "watch": "ddit_batch.cli.watch:watch",
-    "results": "ddit_batch.cli.results:results",
-    "cancel": "ddit_batch.cli.wishes:cancel",
-    "retry": "ddit_batch.cli.wishes:retry",
-    "sql": "ddit_batch.cli.sql:sql",
-    "profile": "ddit_batch.cli.profile:profile",
-    "doctor": "ddit_batch.cli.doctor:doctor",
-    "scheduler": "ddit_batch.cli.services:scheduler",
-    "worker": "ddit_batch.cli.services:worker",
-    "flower": "ddit_batch.cli.services:flower",
-    "db": "ddit_batch.cli.services:db",
+    "run": Place(
+        "ddit_batch.cli.run:run",
+        "Turn FILE into videos: start what is needed, show progress, stop what was started.",
+    ),
+    "up": Place(
+        "ddit_batch.cli.cluster:up", "Start a cluster in the background; `ddit down` stops it."
+    ),
+    "down": Place(
+        "ddit_batch.cli.cluster:down", "Stop the cluster: running jobs checkpoint and wait."
+    ),
+    "submit": Place(
+        "ddit_batch.cli.submit:submit",
+        "Submit FILE (- is standard input) to the running cluster; prints the batch's id.",
+    ),
+    "status": Place(
+        "ddit_batch.cli.status:status",
+        "Show all batches, or one BATCH, or the whole story of one JOB.",
+    ),
+    "watch": Place(
+        "ddit_batch.cli.watch:watch",
+        "Show progress of BATCH, or of the newest, until it is done.",
+    ),
+    "results": Place(
+        "ddit_batch.cli.results:results", "Print a JSON line for every finished job of BATCH."
+    ),
+    "cancel": Place(
+        "ddit_batch.cli.wishes:cancel",
+        "Cancel whole batches, or single jobs; what is under way stops at its next step boundary.",
+    ),
+    "retry": Place(
+        "ddit_batch.cli.wishes:retry",
+        "Try failed jobs again, and nothing else: each from the last phase that succeeded.",
+    ),
+    "sql": Place(
+        "ddit_batch.cli.sql:sql",
+        "Run QUERY on the documented views; it can read them and change nothing.",
+    ),
+    "profile": Place(
+        "ddit_batch.cli.profile:profile",
+        "Measure what steps, encoding and decoding take, and write a profile.",
+    ),
+    "doctor": Place(
+        "ddit_batch.cli.doctor:doctor",
+        "Check this installation and the cluster in reach; exit 1 if something is bad.",
+    ),
+    "scheduler": Place(
+        "ddit_batch.cli.services:scheduler", "Decide who works on what, until told to stop."
+    ),
+    "worker": Place(
+        "ddit_batch.cli.services:worker",
+        "Serve one phase on one GPU or CPU slot, until told to stop.",
+    ),
+    "flower": Place("ddit_batch.cli.services:flower", "Watch the tasks in a browser."),
+    "db": Place("ddit_batch.cli.services:db", "Look after the database."),
 }
 """Users' commands first, then those that a service manager runs."""
 

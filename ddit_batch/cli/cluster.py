@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from ddit_batch.cli.command import command
-from ddit_batch.cli.options import flower_option, home_option, model_option, workers_option
+from ddit_batch.cli.options import flower_option, home_option, workers_option
+from ddit_batch.cli.prompt_options import model_option
 from ddit_batch.cli.threads import threads_for
 from ddit_batch.embedded.cluster import start_cluster, stop_cluster
 from ddit_batch.embedded.home import Home

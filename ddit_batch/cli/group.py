@@ -6,6 +6,7 @@ import importlib
 import tempfile
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -25,14 +26,24 @@ class WrongInput(click.ClickException):
     exit_code = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a command is, and what is said of it in a list of commands."""
+
+    path: str
+    """``module:attribute``."""
+    summary: str
+    """The first sentence of the command's help, once more: a list need not load the commands. A
+    test holds the two together."""
+
+
 class CommandGroup(click.Group):
     """Commands by name, each in a module that is imported when it is needed.
 
-    *places* maps names to ``module:attribute``. A command that looks at a database should not wait
-    for the imports of one that starts a cluster.
+    A command that looks at a database should not wait for the imports of one that starts a cluster.
     """
 
-    def __init__(self, *args: Any, places: Mapping[str, str], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, places: Mapping[str, Place], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._places = places
 
@@ -47,9 +58,17 @@ class CommandGroup(click.Group):
         place = self._places.get(cmd_name)
         if place is None:
             return None
-        module, _, attribute = place.partition(":")
+        module, _, attribute = place.path.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click lists the commands, from the summaries alone."""
+        del ctx
+        limit = formatter.width - 6 - max(map(len, self._places))
+        summaries = [click.Command(name, help=p.summary) for name, p in self._places.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl([(str(s.name), s.get_short_help_str(limit)) for s in summaries])
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; no traceback reaches a user."""
@@ -67,10 +86,14 @@ class CommandGroup(click.Group):
 
 def _explained(exc: Exception) -> str:
     """What to tell of an error that is none of ours: the database's word, or that it is a bug."""
-    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 -- slow, and only needed here
+    import psycopg  # noqa: PLC0415 -- slow, and only needed here
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 -- the same
 
     first_line = next(iter(str(exc).splitlines()), type(exc).__name__)
-    if isinstance(exc, SQLAlchemyError):
+    if isinstance(exc, psycopg.Error):
+        kind = f"{type(exc).__module__}.{type(exc).__name__}"
+        first_line = f"({kind}) {first_line}"  # as SQLAlchemy says it
+    if isinstance(exc, psycopg.Error | SQLAlchemyError):
         return f"the database: {first_line} (`ddit doctor` looks closer)"
     with tempfile.NamedTemporaryFile("w", prefix="ddit-bug-", suffix=".log", delete=False) as log:
         log.writelines(traceback.format_exception(exc))

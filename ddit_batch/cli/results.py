@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ddit_batch.cli.command import command
-from ddit_batch.cli.connection import reading_engine
+from ddit_batch.cli.connection import readable_source
 from ddit_batch.cli.options import batch_argument, home_option
 from ddit_batch.db.status import finished_jobs, one_batch
 from ddit_batch.embedded.home import Home
@@ -25,10 +25,10 @@ from ddit_batch.results import ERRORS_FILE, RESULTS_FILE, result_line, write_res
 @home_option
 def results(batch: str, out: Path | None, home: Home) -> None:
     """Print a JSON line for every finished job of BATCH."""
-    with reading_engine(home) as engine:
-        batch_id = one_batch(engine, BatchId(batch)).batch_id
+    with readable_source(home) as source:
+        batch_id = one_batch(source, BatchId(batch)).batch_id
         if out is not None:
-            write_results(finished_jobs(engine, batch_id), out)
+            write_results(finished_jobs(source, batch_id), out)
             return
-        for job in finished_jobs(engine, batch_id):
+        for job in finished_jobs(source, batch_id):
             click.echo(result_line(job))

@@ -14,17 +14,15 @@ from ddit_batch.artifact import ArtifactStore
 from ddit_batch.artifact_keys import file_name_for
 from ddit_batch.cli.command import command
 from ddit_batch.cli.display import Look
-from ddit_batch.cli.options import (
+from ddit_batch.cli.options import flower_option, home_option, workers_option
+from ddit_batch.cli.own_cluster import check_cluster, cluster_at_hand
+from ddit_batch.cli.prompt_options import (
     file_argument,
-    flower_option,
     format_option,
-    home_option,
     model_option,
     set_option,
     skip_invalid_option,
-    workers_option,
 )
-from ddit_batch.cli.own_cluster import check_cluster, cluster_at_hand
 from ddit_batch.cli.prompts import Prompts, load_prompts, submit_prompts
 from ddit_batch.cli.skipped import error_lines, errors_file, keep_skipped
 from ddit_batch.cli.threads import threads_for

@@ -7,11 +7,9 @@ import json
 import sys
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from ddit_batch.cli.command import command
-from ddit_batch.cli.connection import reading_engine
+from ddit_batch.cli.connection import readable_source
 from ddit_batch.cli.options import home_option
 from ddit_batch.db.query import QueryResult, run_query
 from ddit_batch.embedded.home import Home
@@ -26,8 +24,8 @@ from ddit_batch.embedded.home import Home
 def sql(query: str, as_json: bool, as_csv: bool, limit: int, home: Home) -> None:
     """Run QUERY on the documented views; it can read them and change nothing. `-` reads stdin."""
     text = sys.stdin.read() if query == "-" else query
-    with reading_engine(home) as engine:
-        found = run_query(engine, text, limit=limit)
+    with readable_source(home) as source:
+        found = run_query(source, text, limit=limit)
     if as_json:
         for row in found.rows:
             click.echo(json.dumps(dict(zip(found.columns, row, strict=True)), default=str))
@@ -36,13 +34,16 @@ def sql(query: str, as_json: bool, as_csv: bool, limit: int, home: Home) -> None
         writer.writerow(found.columns)
         writer.writerows(found.rows)
     else:
-        Console().print(_table(found))
+        _print_table(found)
     if found.truncated:
         click.echo(f"only the first {limit} rows: raise --limit for more", err=True)
 
 
-def _table(found: QueryResult) -> Table:
+def _print_table(found: QueryResult) -> None:
+    from rich.console import Console  # noqa: PLC0415 -- slow, and not for JSON or CSV
+    from rich.table import Table  # noqa: PLC0415 -- the same
+
     table = Table(*found.columns)
     for row in found.rows:
         table.add_row(*("" if value is None else str(value) for value in row))
-    return table
+    Console().print(table)

@@ -11,10 +11,10 @@ import click
 from ddit_batch.cli.command import command
 from ddit_batch.cli.connection import connected_engine
 from ddit_batch.cli.dry_run import show_dry_run
-from ddit_batch.cli.options import (
+from ddit_batch.cli.options import home_option
+from ddit_batch.cli.prompt_options import (
     file_argument,
     format_option,
-    home_option,
     model_option,
     set_option,
     skip_invalid_option,

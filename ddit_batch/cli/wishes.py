@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ddit_batch.cli.command import command
-from ddit_batch.cli.connection import reading_engine
+from ddit_batch.cli.connection import lasting_engine
 from ddit_batch.cli.options import home_option
 from ddit_batch.db import wishes
 from ddit_batch.embedded.home import Home
@@ -18,7 +18,7 @@ ids_argument = click.argument("ids", nargs=-1, required=True, metavar="BATCH|JOB
 @home_option
 def cancel(ids: tuple[str, ...], home: Home) -> None:
     """Cancel whole batches, or single jobs; what is under way stops at its next step boundary."""
-    with reading_engine(home) as engine:
+    with lasting_engine(home) as engine:
         count = wishes.cancel(engine, ids)
     click.echo(f"{count} jobs to cancel", err=True)
 
@@ -28,6 +28,6 @@ def cancel(ids: tuple[str, ...], home: Home) -> None:
 @home_option
 def retry(ids: tuple[str, ...], home: Home) -> None:
     """Try failed jobs again, and nothing else: each from the last phase that succeeded."""
-    with reading_engine(home) as engine:
+    with lasting_engine(home) as engine:
         count = wishes.retry(engine, ids)
     click.echo(f"{count} jobs to try again", err=True)

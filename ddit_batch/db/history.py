@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, func, select
-from sqlalchemy.orm import Session
-
-from ddit_batch.db.models import Attempt, JobEvent, Segment, Worker
+from ddit_batch.db.reading import Source, ask
 from ddit_batch.job import JobId, JobState, Phase, WorkerName
 
 
@@ -52,80 +49,58 @@ class Event:
     detail: Mapping[str, Any]
 
 
-def events(engine: Engine, job_id: JobId) -> tuple[Event, ...]:
+def events(source: Source, job_id: JobId) -> tuple[Event, ...]:
     """The job's state changes, oldest first."""
-    rows = (
-        select(JobEvent, Worker.name)
-        .outerjoin(Worker, Worker.incarnation == JobEvent.incarnation)
-        .where(JobEvent.job_id == job_id)
-        .order_by(JobEvent.id)
+    rows = ask(
+        source,
+        """
+        SELECT at, trigger, from_state, to_state, attempt, workers.name AS worker, detail
+        FROM job_events LEFT JOIN workers USING (incarnation)
+        WHERE job_id = %(job_id)s ORDER BY job_events.id
+        """,
+        job_id=job_id,
     )
-    with Session(engine) as session:
-        return tuple(
-            Event(
-                at=event.at,
-                trigger=event.trigger,
-                from_state=JobState(event.from_state),
-                to_state=JobState(event.to_state),
-                attempt=event.attempt,
-                worker=WorkerName(name) if name else None,
-                detail=event.detail,
-            )
-            for event, name in session.execute(rows)
+    return tuple(
+        Event(
+            at=row["at"],
+            trigger=row["trigger"],
+            from_state=JobState(row["from_state"]),
+            to_state=JobState(row["to_state"]),
+            attempt=row["attempt"],
+            worker=WorkerName(row["worker"]) if row["worker"] else None,
+            detail=row["detail"],
         )
+        for row in rows
+    )
 
 
-def phase_spans(engine: Engine, job_id: JobId) -> tuple[PhaseSpan, ...]:
+def phase_spans(source: Source, job_id: JobId) -> tuple[PhaseSpan, ...]:
     """The job's claimed attempts, oldest first; one that still runs counts until now."""
-    end = func.coalesce(Attempt.ended_at, func.clock_timestamp())
-    rows = (
-        select(
-            Attempt.phase,
-            Attempt.number,
-            Worker.name,
-            func.extract("epoch", end - Attempt.claimed_at),
-            Attempt.outcome,
-        )
-        .join(Worker, Worker.incarnation == Attempt.incarnation)
-        .where(Attempt.job_id == job_id)
-        .order_by(Attempt.claimed_at)
+    rows = ask(
+        source,
+        """
+        SELECT attempts.phase, number AS attempt, workers.name AS worker,
+            extract(
+                epoch FROM coalesce(attempts.ended_at, clock_timestamp()) - claimed_at
+            )::float8 AS seconds,
+            coalesce(outcome, 'running') AS outcome
+        FROM attempts JOIN workers USING (incarnation)
+        WHERE job_id = %(job_id)s ORDER BY claimed_at
+        """,
+        job_id=job_id,
     )
-    with engine.connect() as connection:
-        return tuple(
-            PhaseSpan(
-                phase=Phase(phase),
-                attempt=number,
-                worker=WorkerName(name),
-                seconds=float(seconds),
-                outcome=outcome or "running",
-            )
-            for phase, number, name, seconds, outcome in connection.execute(rows)
-        )
+    return tuple(PhaseSpan(**{**row, "phase": Phase(row["phase"])}) for row in rows)
 
 
-def segment_spans(engine: Engine, job_id: JobId) -> tuple[SegmentSpan, ...]:
+def segment_spans(source: Source, job_id: JobId) -> tuple[SegmentSpan, ...]:
     """The job's closed segments, oldest first."""
-    rows = (
-        select(
-            Segment.workers,
-            Segment.dop,
-            Segment.from_step,
-            Segment.to_step,
-            func.extract("epoch", Segment.ended_at - Segment.started_at),
-            Segment.reason,
-        )
-        .where(Segment.job_id == job_id, Segment.ended_at.is_not(None))
-        .order_by(Segment.id)
+    rows = ask(
+        source,
+        """
+        SELECT workers, dop, from_step, to_step, reason,
+            extract(epoch FROM ended_at - started_at)::float8 AS seconds
+        FROM segments WHERE job_id = %(job_id)s AND ended_at IS NOT NULL ORDER BY id
+        """,
+        job_id=job_id,
     )
-    with engine.connect() as connection:
-        return tuple(
-            SegmentSpan(
-                workers=tuple(WorkerName(name) for name in workers),
-                dop=dop,
-                from_step=from_step,
-                to_step=to_step or 0,
-                seconds=float(seconds),
-                reason=reason,
-            )
-            for workers, dop, from_step, to_step, seconds, reason in connection.execute(rows)
-        )
+    return tuple(SegmentSpan(**{**row, "workers": tuple(row["workers"])}) for row in rows)

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import psycopg
 from psycopg import pq, sql
-from sqlalchemy import Engine, text
 
+from ddit_batch.db.reading import Source, ask, conninfo_of
 from ddit_batch.errors import DditError, RequestError, ServiceError
 
 logger = logging.getLogger(__name__)
@@ -72,11 +72,11 @@ class _Column:
 
 
 def run_query(
-    engine: Engine, query: str, *, limit: int, timeout_s: float = TIMEOUT_S
+    source: Source, query: str, *, limit: int, timeout_s: float = TIMEOUT_S
 ) -> QueryResult:
-    """Run *query* in the database of *engine*, for at most *limit* rows.
+    """Run *query* in the database of *source*, for at most *limit* rows.
 
-    Where the role ``ddit_reader`` is missing, the query runs with the rights of the engine's own
+    Where the role ``ddit_reader`` is missing, the query runs with the rights of the source's own
     user, read-only all the same; a warning says so.
 
     Raises:
@@ -87,7 +87,7 @@ def run_query(
     if "\0" in query:
         raise RequestError("the query contains a NUL character")
     try:
-        with _read_only(engine, timeout_s) as connection:
+        with _read_only(source, timeout_s) as connection:
             guarded = _become_reader(connection)
             columns = _describe(connection, query)
             if guarded:
@@ -103,22 +103,25 @@ def run_query(
     )
 
 
-def describe_views(engine: Engine) -> tuple[View, ...]:
+def describe_views(source: Source) -> tuple[View, ...]:
     """The documented views by name, with their columns and comments."""
-    query = text(
-        "SELECT view.relname, obj_description(view.oid, 'pg_class'), attribute.attname, "
-        "       format_type(attribute.atttypid, attribute.atttypmod), "
-        "       coalesce(col_description(view.oid, attribute.attnum), '') "
-        "FROM pg_class view JOIN pg_attribute attribute ON attribute.attrelid = view.oid "
-        "WHERE view.relkind = 'v' AND view.relnamespace = current_schema()::regnamespace "
-        "    AND obj_description(view.oid, 'pg_class') IS NOT NULL AND attribute.attnum > 0 "
-        "ORDER BY view.relname, attribute.attnum"
+    rows = ask(
+        source,
+        """
+        SELECT view.relname AS view, obj_description(view.oid, 'pg_class') AS about,
+            attribute.attname AS name,
+            format_type(attribute.atttypid, attribute.atttypmod) AS type,
+            coalesce(col_description(view.oid, attribute.attnum), '') AS comment
+        FROM pg_class view JOIN pg_attribute attribute ON attribute.attrelid = view.oid
+        WHERE view.relkind = 'v' AND view.relnamespace = current_schema()::regnamespace
+            AND obj_description(view.oid, 'pg_class') IS NOT NULL AND attribute.attnum > 0
+        ORDER BY view.relname, attribute.attnum
+        """,
     )
     views: dict[tuple[str, str], list[ViewColumn]] = {}
-    with engine.connect() as connection:
-        for view, about, name, type_, comment in connection.execute(query):
-            column = ViewColumn(name=name, type=type_, comment=comment)
-            views.setdefault((view, about), []).append(column)
+    for row in rows:
+        column = ViewColumn(name=row["name"], type=row["type"], comment=row["comment"])
+        views.setdefault((row["view"], row["about"]), []).append(column)
     return tuple(
         View(name=view, comment=about, columns=tuple(columns))
         for (view, about), columns in views.items()
@@ -126,10 +129,9 @@ def describe_views(engine: Engine) -> tuple[View, ...]:
 
 
 @contextmanager
-def _read_only(engine: Engine, timeout_s: float) -> Iterator[psycopg.Connection]:
+def _read_only(source: Source, timeout_s: float) -> Iterator[psycopg.Connection]:
     """A read-only transaction on a connection of its own; nothing of it stays."""
-    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    connection = psycopg.connect(url)
+    connection = psycopg.connect(conninfo_of(source))
     try:
         connection.read_only = True
         limit_ms = str(max(1, round(1000 * timeout_s)))

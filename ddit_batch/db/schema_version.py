@@ -5,8 +5,7 @@ The revisions are the migrations' file names (``0002_views.py``), which Alembic 
 
 from __future__ import annotations
 
-from sqlalchemy import Engine, inspect, text
-
+from ddit_batch.db.reading import Source, ask
 from ddit_batch.errors import ConfigError
 from ddit_batch.resources import data_folder
 
@@ -17,18 +16,18 @@ def release_revision() -> str:
     return max(file.name.partition("_")[0] for file in files)
 
 
-def check_schema(engine: Engine) -> None:
+def check_schema(source: Source) -> None:
     """Check that the database has exactly this release's schema.
 
     Raises:
         ConfigError: It is older or newer; the message says how to mend it.
     """
     needed = release_revision()
-    with engine.connect() as connection:
-        found = None
-        if inspect(connection).has_table("alembic_version"):
-            query = text("SELECT version_num FROM alembic_version")
-            found = connection.execute(query).scalar_one_or_none()
+    found = None
+    (table,) = ask(source, "SELECT to_regclass('alembic_version') IS NOT NULL AS exists")
+    if table["exists"]:
+        versions = ask(source, "SELECT version_num FROM alembic_version")
+        found = versions[0]["version_num"] if versions else None
     if found != needed:
         raise ConfigError(
             f"the database has schema {found or 'none'}, this release needs {needed}: "

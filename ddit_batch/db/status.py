@@ -6,10 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Engine, cast, func, select, text
-
-from ddit_batch.db.leases import LIVE_WORKER_STATES
-from ddit_batch.db.models import Batch, Job, Worker
+from ddit_batch.db.reading import Source, ask, stream
 from ddit_batch.errors import NotFound
 from ddit_batch.job import FINAL_STATES, HELD_STATES, BatchId, JobId, JobState, Phase, WorkerName
 
@@ -79,167 +76,138 @@ class FinishedJob:
     failure_message: str | None
 
 
-def batches(engine: Engine, batch_id: BatchId | None = None) -> tuple[BatchSummary, ...]:
+def batches(source: Source, batch_id: BatchId | None = None) -> tuple[BatchSummary, ...]:
     """All batches, newest first, or the one that is asked for."""
-    counts = (
-        select(Job.batch_id, Job.state, func.count().label("jobs"))
-        .group_by(Job.batch_id, Job.state)
-        .order_by(Job.batch_id)
+    rows = ask(
+        source,
+        """
+        SELECT batches.id, name, total, created_at, out_url, coalesce(states, '{}') AS states
+        FROM batches LEFT JOIN (
+            SELECT batch_id, jsonb_object_agg(state, jobs) AS states
+            FROM (
+                SELECT batch_id, state, count(*) AS jobs FROM jobs
+                WHERE %(batch_id)s::text IS NULL OR batch_id = %(batch_id)s
+                GROUP BY batch_id, state
+            ) AS counted
+            GROUP BY batch_id
+        ) AS gathered ON gathered.batch_id = batches.id
+        WHERE %(batch_id)s::text IS NULL OR batches.id = %(batch_id)s
+        ORDER BY created_at DESC
+        """,
+        batch_id=batch_id,
     )
-    rows = select(Batch).order_by(Batch.created_at.desc())
-    if batch_id is not None:
-        counts = counts.where(Job.batch_id == batch_id)
-        rows = rows.where(Batch.id == batch_id)
-    with engine.connect() as connection:
-        by_batch: dict[str, dict[JobState, int]] = {}
-        for batch, state, jobs in connection.execute(counts):
-            by_batch.setdefault(batch, {})[JobState(state)] = jobs
-        return tuple(
-            BatchSummary(
-                batch_id=BatchId(row.id),
-                name=row.name,
-                total=row.total,
-                created_at=row.created_at,
-                out_url=row.out_url,
-                jobs=by_batch.get(row.id, {}),
-            )
-            for row in connection.execute(rows)
+    return tuple(
+        BatchSummary(
+            batch_id=BatchId(row["id"]),
+            name=row["name"],
+            total=row["total"],
+            created_at=row["created_at"],
+            out_url=row["out_url"],
+            jobs={JobState(state): jobs for state, jobs in row["states"].items()},
         )
+        for row in rows
+    )
 
 
-def one_batch(engine: Engine, batch_id: BatchId) -> BatchSummary:
+def one_batch(source: Source, batch_id: BatchId) -> BatchSummary:
     """The batch of that id.
 
     Raises:
         NotFound: There is none.
     """
-    found = batches(engine, batch_id)
+    found = batches(source, batch_id)
     if not found:
         raise NotFound(f"no batch {batch_id!r}: `ddit status` lists them")
     return found[0]
 
 
-def running_jobs(engine: Engine, batch_id: BatchId) -> tuple[RunningJob, ...]:
+def running_jobs(source: Source, batch_id: BatchId) -> tuple[RunningJob, ...]:
     """The batch's jobs that workers hold now, those furthest on first."""
-    rows = (
-        select(
-            Job.id,
-            Job.custom_id,
-            Job.state,
-            Job.step,
-            Job.steps,
-            Job.step_s,
-            Job.dop,
-            Worker.name,
-            func.extract("epoch", func.clock_timestamp() - Job.state_since),
-        )
-        .join(Worker, Worker.incarnation == Job.holder)
-        .where(Job.batch_id == batch_id, Job.state.in_(HELD_STATES))
-        .order_by(Job.state, Job.seq)
+    rows = ask(
+        source,
+        """
+        SELECT jobs.id AS job_id, custom_id, jobs.state, step, steps, step_s, dop,
+            workers.name AS worker,
+            extract(epoch FROM clock_timestamp() - state_since)::float8 AS held_s
+        FROM jobs JOIN workers ON workers.incarnation = jobs.holder
+        WHERE batch_id = %(batch_id)s AND jobs.state = ANY(%(held)s)
+        ORDER BY jobs.state, seq
+        """,
+        batch_id=batch_id,
+        held=list(map(str, HELD_STATES)),
     )
-    with engine.connect() as connection:
-        return tuple(
-            RunningJob(
-                job_id=JobId(job_id),
-                custom_id=custom_id,
-                state=JobState(state),
-                step=step,
-                steps=steps,
-                step_s=step_s,
-                dop=dop,
-                worker=WorkerName(worker),
-                held_s=float(held_s),
-            )
-            for job_id, custom_id, state, step, steps, step_s, dop, worker, held_s in (
-                connection.execute(rows)
-            )
-        )
+    return tuple(RunningJob(**{**row, "state": JobState(row["state"])}) for row in rows)
 
 
-def finished_jobs(engine: Engine, batch_id: BatchId) -> Iterator[FinishedJob]:
+def finished_jobs(source: Source, batch_id: BatchId) -> Iterator[FinishedJob]:
     """The batch's jobs in final states, in the order of their lines, a few at a time."""
-    rows = (
-        select(
-            Job.id,
-            Job.custom_id,
-            Job.state,
-            Job.model,
-            Job.width,
-            Job.height,
-            Job.num_frames,
-            cast(Job.request["seed"].as_string(), BigInteger).label("seed"),
-            Job.artifact_key,
-            Job.manifest_key,
-            Job.failure_code,
-            Job.failure_message,
-        )
-        .where(Job.batch_id == batch_id, Job.state.in_(FINAL_STATES))
-        .order_by(Job.line)
+    rows = stream(
+        source,
+        """
+        SELECT id AS job_id, custom_id, state, model, width, height, num_frames,
+            (request ->> 'seed')::bigint AS seed,
+            artifact_key, manifest_key, failure_code, failure_message
+        FROM jobs WHERE batch_id = %(batch_id)s AND state = ANY(%(final)s)
+        ORDER BY line
+        """,
+        batch_id=batch_id,
+        final=list(map(str, FINAL_STATES)),
     )
-    with engine.connect().execution_options(yield_per=1000) as connection:
-        for row in connection.execute(rows):
-            yield FinishedJob(
-                job_id=JobId(row.id),
-                custom_id=row.custom_id,
-                state=JobState(row.state),
-                model=row.model,
-                width=row.width,
-                height=row.height,
-                num_frames=row.num_frames,
-                seed=row.seed,
-                artifact_key=row.artifact_key,
-                manifest_key=row.manifest_key,
-                failure_code=row.failure_code,
-                failure_message=row.failure_message,
-            )
+    for row in rows:
+        yield FinishedJob(**{**row, "state": JobState(row["state"])})
 
 
-def job_facts(engine: Engine, job_id: JobId) -> dict[str, object]:
+def job_facts(source: Source, job_id: JobId) -> dict[str, object]:
     """The job's row of the view ``job_status``, by column.
 
     Raises:
         NotFound: There is no such job.
     """
-    with engine.connect() as connection:
-        query = text("SELECT * FROM job_status WHERE job_id = :job_id")
-        row = connection.execute(query, {"job_id": job_id}).mappings().one_or_none()
-    if row is None:
+    rows = ask(source, "SELECT * FROM job_status WHERE job_id = %(job_id)s", job_id=job_id)
+    if not rows:
         raise NotFound(f"no job {job_id!r}: `ddit sql` on the view job_status lists them")
-    return dict(row)
+    return dict(rows[0])
 
 
-def models_served(engine: Engine) -> frozenset[str]:
+def models_served(source: Source) -> frozenset[str]:
     """The models that at least one live worker serves."""
-    rows = select(Worker.models).where(
-        Worker.state.in_(LIVE_WORKER_STATES), Worker.lease_expires_at > func.now()
+    rows = ask(
+        source,
+        """
+        SELECT DISTINCT unnest(models) AS model FROM workers
+        WHERE state IN ('online', 'draining') AND lease_expires_at > now()
+        """,
     )
-    with engine.connect() as connection:
-        return frozenset(model for models in connection.scalars(rows) for model in models)
+    return frozenset(row["model"] for row in rows)
 
 
-def workers_online(engine: Engine) -> dict[Phase, int]:
+def workers_online(source: Source) -> dict[Phase, int]:
     """How many live workers each phase has; a phase without any is left out."""
-    rows = (
-        select(Worker.phase, func.count())
-        .where(Worker.state.in_(LIVE_WORKER_STATES), Worker.lease_expires_at > func.now())
-        .group_by(Worker.phase)
+    rows = ask(
+        source,
+        """
+        SELECT phase, count(*) AS workers FROM workers
+        WHERE state IN ('online', 'draining') AND lease_expires_at > now()
+        GROUP BY phase
+        """,
     )
-    with engine.connect() as connection:
-        return {Phase(phase): count for phase, count in connection.execute(rows)}
+    return {Phase(row["phase"]): row["workers"] for row in rows}
 
 
-def names_ever_registered(engine: Engine) -> frozenset[str]:
+def names_ever_registered(source: Source) -> frozenset[str]:
     """The names, without their hosts, of workers that came up at least once since Postgres did."""
-    rows = select(Worker.name).where(Worker.registered_at > func.pg_postmaster_start_time())
-    with engine.connect() as connection:
-        return frozenset(name.partition("@")[0] for name in connection.scalars(rows))
+    rows = ask(source, "SELECT name FROM workers WHERE registered_at > pg_postmaster_start_time()")
+    return frozenset(row["name"].partition("@")[0] for row in rows)
 
 
-def steps_done(engine: Engine, batch_id: BatchId) -> tuple[int, int]:
+def steps_done(source: Source, batch_id: BatchId) -> tuple[int, int]:
     """Denoising steps done and steps in all, over the jobs of the batch that are not given up."""
-    rows = select(
-        func.coalesce(func.sum(Job.step), 0), func.coalesce(func.sum(Job.steps), 0)
-    ).where(Job.batch_id == batch_id, Job.state.not_in(("failed", "cancelled")))
-    with engine.connect() as connection:
-        done, total = connection.execute(rows).one()
-        return int(done), int(total)
+    (row,) = ask(
+        source,
+        """
+        SELECT coalesce(sum(step), 0) AS done, coalesce(sum(steps), 0) AS total FROM jobs
+        WHERE batch_id = %(batch_id)s AND state NOT IN ('failed', 'cancelled')
+        """,
+        batch_id=batch_id,
+    )
+    return row["done"], row["total"]

@@ -12,7 +12,8 @@ from compose_model import ROOT, Compose, Service
 from pydantic import ValidationError
 
 from ddit_batch.cli import main, services
-from ddit_batch.config import Settings, variable
+from ddit_batch.config import Settings
+from ddit_batch.environment import variable
 from ddit_batch.job import Phase, WorkerName, queue_of
 
 GIVEN = {

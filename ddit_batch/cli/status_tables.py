@@ -1,0 +1,70 @@
+"""The tables of ``ddit status``. Apart from it, because its JSON needs no rich."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from ddit_batch.db.history import Event, SegmentSpan
+from ddit_batch.db.status import BatchSummary
+from ddit_batch.job import HELD_STATES, WAITING_STATE, JobState
+
+_FINAL = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+def print_batches(found: tuple[BatchSummary, ...]) -> None:
+    """A line a batch: how many of its jobs wait, run and have ended in which way."""
+    table = Table(Column("batch", no_wrap=True), "file", "jobs", "waiting", "running", *_FINAL)
+    for summary in found:
+        waiting = sum(summary.jobs.get(state, 0) for state in WAITING_STATE.values())
+        running = sum(summary.jobs.get(state, 0) for state in HELD_STATES)
+        final = (summary.jobs.get(state, 0) for state in _FINAL)
+        name = Path(summary.name).name
+        counts = (str(count) for count in (summary.total, waiting, running, *final))
+        table.add_row(summary.batch_id, name, *counts)
+    Console().print(table)
+
+
+def print_job(
+    facts: Mapping[str, object], events: tuple[Event, ...], segments: tuple[SegmentSpan, ...]
+) -> None:
+    """What is known of a job, then its events, then its segments."""
+    console = Console()
+    about = Table(box=None, show_header=False)
+    for name, value in facts.items():
+        if value is not None:
+            about.add_row(name, str(value))
+    console.print(about)
+    console.print(_event_table(events))
+    console.print(_segment_table(segments))
+
+
+def _event_table(events: tuple[Event, ...]) -> Table:
+    table = Table("at", "trigger", "from", "to", "attempt", "worker", "detail", title="events")
+    for event in events:
+        table.add_row(
+            event.at.isoformat(timespec="milliseconds"),
+            event.trigger,
+            event.from_state,
+            event.to_state,
+            str(event.attempt),
+            event.worker or "",
+            ", ".join(f"{key}: {value}" for key, value in event.detail.items()),
+        )
+    return table
+
+
+def _segment_table(segments: tuple[SegmentSpan, ...]) -> Table:
+    table = Table("steps", "dop", "workers", "seconds", "reason", title="segments")
+    for segment in segments:
+        table.add_row(
+            f"{segment.from_step}-{segment.to_step}",
+            str(segment.dop),
+            ", ".join(segment.workers),
+            f"{segment.seconds:.2f}",
+            segment.reason,
+        )
+    return table
