@@ -211,6 +211,23 @@ def test_the_named_profiles_win_over_the_shipped_ones(
     assert model.is_fixed
 
 
+def test_legal_dops_divide_the_heads_of_the_model_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says what the workers load; a profile may have been measured with another size of it."""
+    path = written(tmp_path, MINIMAL.replace("models:", "heads: 4\nmodels:"))
+    monkeypatch.setenv("DDIT_PROFILES", str(path))
+    before = cost_model_of(load_settings()).cost("wan", Shape(32, 64, 9)).dops
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text("name: wan\nfamily: wan\nsource: x\nheads: 9\n")
+    monkeypatch.setenv("DDIT_MODELS_FOLDER", str(folder))
+
+    after = cost_model_of(load_settings()).cost("wan", Shape(32, 64, 9)).dops
+
+    assert (before, after) == ((1, 2), (1,))
+
+
 @pytest.mark.parametrize("text", ["64x32", "0x32x9", "64X32X9", "64x32x9 ", "-1x32x9", "64x32x1e3"])
 def test_a_shape_is_written_in_one_way(text: str) -> None:
     """As it is shown: width, height, frames."""
