@@ -76,6 +76,12 @@ class CostModel:
             found = self._costs[key] = self.table.get(key) or self._made(model, shape)
         return found
 
+    def shapes(self, model: str) -> tuple[Shape, ...]:
+        """The shapes of *model* that were measured, or stand in ``table``."""
+        given = {shape for name, shape in self.table if name == model}
+        profile = self.profile_of(model)
+        return tuple(sorted(given.union(() if profile is self.unknown else profile.video_shapes)))
+
     def profile_of(self, model: str) -> ModelProfile:
         """The profile that *model*'s costs come from; ``unknown`` if none speaks for it."""
         speaking = (profile for profile in self.profiles if profile.speaks_for(model))

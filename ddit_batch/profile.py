@@ -317,10 +317,11 @@ def make_cost_model(
     )
 
 
-def cost_model_of(settings: Settings) -> CostModel:
+def cost_model_of(settings: Settings, *, max_dop: int | None = None) -> CostModel:
     """The cost model of a live system: the named profiles, then the shipped ones.
 
-    Heads are those of the model configs, which say what the workers really load.
+    Heads are those of the model configs, which say what the workers really load. No legal dop is
+    larger than *max_dop*, if it is given.
 
     Raises:
         ConfigError: A profile or model config is unknown or wrong.
@@ -329,5 +330,6 @@ def cost_model_of(settings: Settings) -> CostModel:
     return make_cost_model(
         [*(find_profile(name, shipped) for name in settings.profiles), *shipped.values()],
         heads={model.name: model.heads for model in known_models(settings.models_folder).values()},
+        max_dop=max_dop,
         is_fixed=settings.profile_fixed,
     )

@@ -53,6 +53,14 @@ PLACES = {
         "ddit_batch.cli.profile:profile",
         "Measure what steps, encoding and decoding take, and write a profile.",
     ),
+    "plan": Place(
+        "ddit_batch.cli.plan:plan",
+        "Say how many GPUs FILE (- is standard input) needs to be done by a time from its start.",
+    ),
+    "simulate": Place(
+        "ddit_batch.cli.simulate:simulate_command",
+        "Simulate a workload under one policy or several, side by side.",
+    ),
     "doctor": Place(
         "ddit_batch.cli.doctor:doctor",
         "Check this installation and the cluster in reach; exit 1 if something is bad.",

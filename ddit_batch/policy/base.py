@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ddit_batch.job import JobId, JobState, Phase, WorkerName
-from ddit_batch.snapshot import JobView, Snapshot, WorkerView, order_key
+from ddit_batch.snapshot import JobView, Snapshot, Whereabouts, WorkerView, order_key
 
 Decisions = Mapping[JobId, tuple[WorkerName, ...]]
 """The target, not the change: the workers of each job that should be denoised now, the leader
@@ -53,4 +53,22 @@ def placed(snapshot: Snapshot) -> tuple[JobView, ...]:
 def unplaced(snapshot: Snapshot) -> tuple[JobView, ...]:
     """The jobs that wait for a group, in order."""
     waiting = [job for job in snapshot.jobs if job.state is JobState.ENCODED and not job.group]
+    return tuple(sorted(waiting, key=order_key))
+
+
+def to_decode(snapshot: Snapshot) -> tuple[JobView, ...]:
+    """The denoised jobs that a policy places, in order: those whose model has no VAE worker.
+
+    A VAE worker takes its jobs from the shared queue, which is no policy's business.
+    """
+    queue = [w.models for w in snapshot.workers if w.phase is Phase.VAE and not w.draining]
+    served = frozenset().union(*queue)
+    waiting = [
+        job
+        for job in snapshot.jobs
+        if job.state is JobState.DENOISED
+        and not job.group
+        and job.message is Whereabouts.NONE
+        and job.model not in served
+    ]
     return tuple(sorted(waiting, key=order_key))

@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from ddit_batch.cli import main
 from ddit_batch.config import load_settings
 from ddit_batch.cost_model import Basis
 from ddit_batch.errors import ConfigError
@@ -209,6 +211,20 @@ def test_the_named_profiles_win_over_the_shipped_ones(
     assert model.cost("tiny-wan", Shape(32, 64, 9)).at(1) == 2.0
     assert model.profile_of("wan2.1-t2v-14b").name == "wan2.1-14b-h800"
     assert model.is_fixed
+
+
+def test_a_scheduler_does_not_start_with_a_profile_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A wrong setting is refused at once, with the names that would be right."""
+    monkeypatch.setenv("DDIT_DATABASE_URL", "postgresql+psycopg://nobody@127.0.0.1:1/none")
+    monkeypatch.setenv("DDIT_BROKER_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("DDIT_PROFILES", "my-gpu")
+
+    done = CliRunner().invoke(main, ["scheduler"])
+
+    assert done.exit_code == 1
+    assert "profile 'my-gpu' is unknown: name one of " in done.stderr
 
 
 def test_legal_dops_divide_the_heads_of_the_model_config(

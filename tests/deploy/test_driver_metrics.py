@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_costs import COSTS
 from views_of_the_world import a_job, a_worker, a_world
 
 from ddit_batch.job import Incarnation, JobId, JobState, Phase, WorkerName
@@ -79,7 +80,7 @@ def test_recoveries_are_counted_and_flower_is_told(clock: SimpleNamespace) -> No
         store=world,
         control=world,
         dispatcher=world,
-        policy=make_policy("static"),
+        policy=make_policy("static", COSTS),
         limits=Limits(look_ahead=8, decode_backlog=16, max_worker_losses=5),
         pace=Pace(tick_s=0.25, reconcile_s=0.5, lease_s=LEASE_S),
         metrics=metrics,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
+from fake_costs import COSTS
 from redis import Redis
 from sqlalchemy import Engine
 
@@ -90,7 +91,7 @@ def make_driver(
         own = {
             "control": control,
             "dispatcher": dispatcher,
-            "policy": Static(dop=1),
+            "policy": Static(costs=COSTS, dop=1),
             "limits": Limits(look_ahead=2, decode_backlog=4, max_worker_losses=3),
             "pace": Pace(tick_s=0.01, reconcile_s=0.0, lease_s=600.0),
             "metrics": SchedulerMetrics(),

@@ -4,6 +4,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
+from fake_costs import COSTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_worlds import limits, worlds
@@ -27,7 +28,7 @@ from ddit_batch.snapshot import JobView, Snapshot, Whereabouts, WorkerView
 
 often = settings(max_examples=100, deadline=None)
 S = JobState
-policies = st.builds(Static, dop=st.integers(1, 2))
+policies = st.builds(Static, costs=st.just(COSTS), dop=st.integers(1, 2))
 
 
 def sends(world: Snapshot, policy: Static, bounds: Limits) -> list[Send]:
@@ -156,7 +157,7 @@ def test_no_dit_starts_under_back_pressure(world: Snapshot, policy: Static, boun
 @given(worlds(), limits)
 def test_no_worker_idles_beside_a_job_that_it_could_take(world: Snapshot, bounds: Limits) -> None:
     """With groups of one, nothing but back-pressure keeps a job from an idle worker."""
-    policy = Static(dop=1)
+    policy = Static(costs=COSTS, dop=1)
     after = applied(world, decide(world, policy, bounds))
     busy = {name for job in after.jobs for name in job.group}
 
@@ -241,7 +242,9 @@ def test_same_snapshot_gives_the_same_commands(
     """A restarted scheduler decides as before; only differences of the clock may matter."""
     later = replace(world, now_s=world.now_s + 1e6)
 
-    assert decide(later, Static(dop=policy.dop), bounds) == decide(world, policy, bounds)
+    assert decide(later, Static(costs=COSTS, dop=policy.dop), bounds) == decide(
+        world, policy, bounds
+    )
 
 
 @often

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from fake_costs import COSTS
 from worlds import (
     LIMITS,
     a_held_job,
@@ -20,7 +21,7 @@ S = JobState
 
 def sent(world: Snapshot) -> list[tuple[int, str]]:
     """Which jobs go to which shared queue, in order; what is placed on DiT workers is left out."""
-    commands = decide(world, Static(dop=1), LIMITS)
+    commands = decide(world, Static(costs=COSTS, dop=1), LIMITS)
     sends = [command for command in commands if isinstance(command, Send)]
     return [(send.job.seq, send.queue) for send in sends if not send.group]
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from fake_costs import COSTS
 from worlds import (
     LIMITS,
     a_held_job,
@@ -30,7 +31,7 @@ from ddit_batch.scheduler.core import (
 from ddit_batch.snapshot import Instruction, JobView, Snapshot, WorkerView, order_key
 
 S = JobState
-POLICY = Static(dop=1)
+POLICY = Static(costs=COSTS, dop=1)
 
 
 def commands_in(world: Snapshot) -> tuple[Command, ...]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import rows
+from fake_costs import COSTS
 from sqlalchemy import Engine, text
 
 from ddit_batch.control import Letter, LiveControl
@@ -293,6 +294,6 @@ def test_new_driver_goes_on_where_the_last_one_stopped(
     jobs = rows.submitted(engine, 3)
 
     for _ in range(3):
-        make_driver(policy=Static(dop=1)).round()
+        make_driver(policy=Static(costs=COSTS, dop=1)).round()
 
     assert waiting("encode") == [f"{job}.encode.a1" for job in jobs[:2]]

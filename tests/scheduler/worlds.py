@@ -17,7 +17,6 @@ from ddit_batch.job import (
     Phase,
     Shape,
     WorkerName,
-    worker_of_queue,
 )
 from ddit_batch.scheduler.core import (
     Cancel,
@@ -31,7 +30,7 @@ from ddit_batch.scheduler.core import (
     Tell,
     Withdraw,
 )
-from ddit_batch.snapshot import JobView, Snapshot, Whereabouts, WorkerView
+from ddit_batch.snapshot import Instruction, JobView, Snapshot, Whereabouts, WorkerView
 
 MODEL = "tiny-wan"
 LIMITS = Limits(look_ahead=2, decode_backlog=3, max_worker_losses=3)
@@ -144,18 +143,18 @@ def _job_after(command: Command) -> tuple[JobView, ...]:
     match command:
         case Cancel() | GiveUp():
             return ()
-        case Rescue(job):
-            return (replace(_waiting(job), worker_losses=job.worker_losses + 1),)
-        case Withdraw(job):
-            return (_waiting(job),)
-        case Send(job, queue):
-            leader = worker_of_queue(queue)
+        case Rescue(job) | Withdraw(job):
+            lost = isinstance(command, Rescue)
+            return (replace(_waiting(job), worker_losses=job.worker_losses + lost),)
+        case Send(job, _, group):
             sent = replace(job, attempt=job.attempt + 1, message=Whereabouts.SENT)
-            return (replace(sent, group=(leader,) if leader else ()),)
+            return (replace(sent, group=group),)
         case Resend(job):
             return (replace(job, message=Whereabouts.SENT),)
-        case Tell(job):
+        case Tell(job, Instruction.CANCEL):
             return (job,)
+        case Tell(job, _, group):
+            return (replace(job, pending=group if group != job.group else None),)
 
 
 def _waiting(job: JobView) -> JobView:

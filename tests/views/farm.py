@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from uuid import uuid4
 
+from fake_costs import COSTS
 from sqlalchemy import Engine, text
 
 from ddit_batch.db.claims import Claim, ClaimStore
@@ -101,7 +102,7 @@ class Farm:
 
     def decisions(self) -> tuple[Command, ...]:
         """What the core would do next."""
-        return decide(self.snapshot(), Static(dop=1), self._limits)
+        return decide(self.snapshot(), Static(costs=COSTS, dop=1), self._limits)
 
     def view(self, job: JobId) -> JobView:
         """The job as the scheduler sees it."""

@@ -1,0 +1,347 @@
+"""The simulated driver: an event heap around the decision core.
+
+Rule 1: it drives the very ``decide`` that the live scheduler drives, with the same snapshots.
+Rule 2: no clock and no dice: *now* is the time of the event at hand; the key of an event is (time,
+kind, sequence), so ties are defined and the same input gives the same bytes.
+Rule 3: all events of an instant are applied before the one decision that follows them.
+
+The model of a job. It is encoded on arrival, which nobody waits for; it waits; its DiT phase runs
+in segments, each a group and a number of steps; then it waits again and is decoded by one worker,
+while the rest of the group that it was given for that, if any, waits with it. A running group
+changes at its next step boundary after it was told to; a change of group costs what ``Config``
+says. A follower that is lost costs the step at hand, a leader all steps since the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import replace
+from enum import IntEnum
+
+from ddit_batch.cost_model import CostModel
+from ddit_batch.errors import ConfigError
+from ddit_batch.job import Incarnation, JobId, JobState, WorkerName
+from ddit_batch.policy.base import Policy
+from ddit_batch.scheduler.core import (
+    Cancel,
+    Command,
+    GiveUp,
+    LoseWorker,
+    Rescue,
+    Resend,
+    Send,
+    Tell,
+    Withdraw,
+    decide,
+)
+from ddit_batch.simulator.record import Record
+from ddit_batch.simulator.result import Result, Segment
+from ddit_batch.simulator.waiting import Waiting
+from ddit_batch.simulator.workload import Workload
+from ddit_batch.simulator.world import UNBOUND, Cluster, Config, Fault
+from ddit_batch.snapshot import Instruction, Snapshot
+
+ROUNDS_AT_ONCE = 4
+"""Decisions at one instant: another follows one that frees workers by taking its word back."""
+
+
+class _Kind(IntEnum):
+    """What happens at an instant, in the order in which it is applied."""
+
+    BOUNDARY = 0
+    DENOISED = 1
+    DECODED = 2
+    ENCODED = 3
+    LOST = 4
+    BACK = 5
+
+
+def simulate(
+    workload: Workload,
+    costs: CostModel,
+    policy: Policy,
+    cluster: Cluster,
+    config: Config | None = None,
+    *,
+    faults: tuple[Fault, ...] = (),
+) -> Result:
+    """Run *workload* to its end under *policy*.
+
+    Raises:
+        ConfigError: There is no job, the policy gave a dop that is not legal, or it leaves jobs
+            waiting although nothing runs any more.
+    """
+    if not workload.arrivals:
+        raise ConfigError("the workload has no jobs: nothing can be simulated")
+    engine = _Engine(workload, costs, policy, cluster, config or Config())
+    for fault in faults:
+        engine.schedule(fault)
+    return engine.run()
+
+
+class _Engine:
+    """One simulation. Made for one run and thrown away with it."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        costs: CostModel,
+        policy: Policy,
+        cluster: Cluster,
+        config: Config,
+    ) -> None:
+        self._policy = policy
+        self._cluster = cluster
+        self._config = config
+        self._batches = workload.batches
+        self._crew = cluster.workers(workload.models)
+        self._workers = {worker.name: worker for worker in self._crew}
+        self._worker_views = self._crew
+        self._next_incarnation = cluster.gpus + 1
+        self._busy: dict[WorkerName, Record] = {}
+        self._heap: list[tuple[float, _Kind, int, Record | int, int]] = []
+        self._sequence = 0
+        self._waiting = Waiting(window=config.window, window_shortest=config.window_shortest)
+        self._active: dict[JobId, Record] = {}
+        """Jobs that are denoised or beyond, and not done."""
+        self._segments: list[Segment] = []
+        self._decisions = 0
+        self._records = tuple(
+            Record(arrival, seq, costs.cost(arrival.model, arrival.shape))
+            for seq, arrival in enumerate(workload.arrivals)
+        )
+        self._by_id = {record.arrival.job_id: record for record in self._records}
+        for record in self._records:
+            self._push(record.arrival.arrived_s + record.cost.encode_s, _Kind.ENCODED, record)
+
+    def schedule(self, fault: Fault) -> None:
+        """Have a worker lost, and come back."""
+        if not 0 <= fault.worker < len(self._crew):
+            raise ConfigError(f"worker {fault.worker} cannot fail: there are {len(self._crew)}")
+        self._push(fault.lost_s, _Kind.LOST, fault.worker)
+        if fault.back_s is not None:
+            self._push(fault.back_s, _Kind.BACK, fault.worker)
+
+    def run(self) -> Result:
+        """Apply events instant by instant, and decide after each, until none is left."""
+        heap = self._heap
+        while heap:
+            now_s = heap[0][0]
+            happened = False
+            while heap and heap[0][0] == now_s:
+                _, kind, _, subject, version = heapq.heappop(heap)
+                if isinstance(subject, int):
+                    self._come_or_go(now_s, kind, subject)
+                    happened = True
+                elif version == subject.version:
+                    happened |= self._move_on(now_s, kind, subject)
+            if happened:
+                self._decide(now_s)
+        self._check_done()
+        return Result(
+            policy=self._policy.name,
+            gpus=self._cluster.gpus,
+            jobs=tuple(record.outcome() for record in self._records),
+            segments=tuple(self._segments),
+            decisions=self._decisions,
+        )
+
+    def _check_done(self) -> None:
+        left = [r for r in self._records if r.state is not JobState.SUCCEEDED]
+        if left:
+            raise ConfigError(
+                f"policy {self._policy.name} leaves {len(left)} of {len(self._records)} jobs "
+                f"waiting although nothing runs; the first, {left[0].arrival.job_id}, is "
+                f"{left[0].state}: give it a cluster with enough GPUs a node"
+            )
+
+    # what happens
+
+    def _push(self, at_s: float, kind: _Kind, subject: Record | int) -> None:
+        self._sequence += 1
+        version = subject.version if isinstance(subject, Record) else 0
+        heapq.heappush(self._heap, (at_s, kind, self._sequence, subject, version))
+
+    def _move_on(self, now_s: float, kind: _Kind, record: Record) -> bool:
+        """Let an event of a job happen. False: nothing has, what it was for is not wanted now."""
+        match kind:
+            case _Kind.BOUNDARY:
+                if record.pending is None:
+                    return False
+                self._regroup(record, now_s, record.pending)
+            case _Kind.ENCODED:
+                self._waiting.add(record, now_s)
+            case _Kind.DENOISED:
+                self._end_segment(record, now_s)
+                self._let_go(record, JobState.DENOISED)
+            case _Kind.DECODED:
+                self._end_segment(record, now_s)
+                self._let_go(record, JobState.SUCCEEDED)
+                record.finished_s = now_s
+                del self._active[record.arrival.job_id]
+            case _Kind.LOST | _Kind.BACK:
+                raise AssertionError(f"{kind.name} is no event of a job")
+        return True
+
+    def _come_or_go(self, now_s: float, kind: _Kind, number: int) -> None:
+        """A worker is lost: the next decision will say so. Or its next incarnation is there."""
+        first = self._crew[number]
+        if kind is _Kind.BACK:
+            incarnation = Incarnation(self._next_incarnation)
+            self._next_incarnation += 1
+            self._workers[first.name] = replace(first, incarnation=incarnation)
+        elif first.name in self._workers:
+            lost = self._workers[first.name]
+            self._workers[first.name] = replace(lost, lease_expired=True)
+            for record in self._active.values():
+                self._lose_follower(record, now_s, first.name)
+        self._worker_views = tuple(self._workers.values())
+
+    def _lose_follower(self, record: Record, now_s: float, name: WorkerName) -> None:
+        """The others go on from the last completed step, as many as make a legal dop."""
+        if record.pending is not None and name in record.pending:
+            record.tell(None)  # the plan is dropped; the next decision makes another
+        if name not in record.group[1:]:
+            return
+        left = tuple(other for other in record.group if other != name)
+        if record.state is JobState.DENOISING:
+            self._regroup(record, now_s, left[: record.cost.widest(len(left))])
+        else:
+            self._end_segment(record, now_s)
+            self._occupy(record, left)
+            record.begun_s = record.steps_from_s = now_s
+            record.forget_view()
+
+    # what is decided
+
+    def _decide(self, now_s: float) -> None:
+        for _ in range(ROUNDS_AT_ONCE):
+            self._decisions += 1
+            commands = decide(self._snapshot(now_s), self._policy, UNBOUND)
+            freed = False
+            for command in commands:
+                freed |= self._carry_out(command, now_s)
+            if not freed:
+                return
+
+    def _snapshot(self, now_s: float) -> Snapshot:
+        jobs = self._waiting.seen()
+        to_decode = 0
+        for record in self._active.values():
+            jobs.append(record.view(now_s))
+            to_decode += record.state is JobState.DENOISED
+        return Snapshot(
+            now_s=now_s,
+            jobs=tuple(jobs),
+            workers=self._worker_views,
+            waiting_to_decode=to_decode,
+            may_lose_workers=True,
+            batches=self._batches,
+        )
+
+    def _carry_out(self, command: Command, now_s: float) -> bool:
+        """True: workers are free now that were not when it was decided."""
+        match command:
+            case Send(job, _, group):
+                self._start(self._by_id[job.job_id], now_s, group)
+            case Tell(job, instruction, group):
+                release = instruction is Instruction.RELEASE
+                return self._tell(self._by_id[job.job_id], now_s, () if release else group)
+            case LoseWorker(incarnation):
+                self._workers = {
+                    n: w for n, w in self._workers.items() if w.incarnation != incarnation
+                }
+                self._worker_views = tuple(self._workers.values())
+            case Rescue(job):
+                self._rescue(self._by_id[job.job_id], now_s)
+            case Cancel() | GiveUp() | Resend() | Withdraw():
+                raise AssertionError(f"nothing in this world calls for {command}")
+        return False
+
+    def _start(self, record: Record, now_s: float, group: tuple[WorkerName, ...]) -> None:
+        """Workers take a job that has waited for its DiT or its VAE phase."""
+        record.attempt += 1
+        record.last_group = ()
+        self._occupy(record, group)
+        record.holder = self._workers[group[0]].incarnation
+        if record.state is JobState.DENOISED:
+            record.state = JobState.DECODING
+            record.begun_s = record.steps_from_s = now_s
+            record.changed()
+            self._push(now_s + record.cost.decode_s, _Kind.DECODED, record)
+        else:
+            self._waiting.remove(record)
+            self._active[record.arrival.job_id] = record
+            record.state = JobState.DENOISING
+            self._step(record, now_s, self._config.start_s)
+
+    def _tell(self, record: Record, now_s: float, group: tuple[WorkerName, ...]) -> bool:
+        """Note what a running job shall have; it will see at its next step boundary."""
+        pending = None if group == record.group else group
+        if pending == record.pending:
+            return False
+        freed = set(record.pending or ()) - set(record.group) - set(group)
+        record.tell(pending)
+        boundary_s = record.boundary_after(now_s)
+        if pending is not None and boundary_s < record.last_boundary_s:
+            self._push(boundary_s, _Kind.BOUNDARY, record)
+        return bool(freed)
+
+    def _rescue(self, record: Record, now_s: float) -> None:
+        """The leader is lost, and with it what is newer than the last checkpoint."""
+        self._end_segment(record, now_s)
+        record.worker_losses += 1
+        if record.state is JobState.DECODING:
+            self._let_go(record, JobState.DENOISED)
+            return
+        every = self._config.checkpoint_every_steps
+        record.step = max(record.checkpoint_step, record.step // every * every)
+        self._wait_again(record, now_s)
+
+    # what follows
+
+    def _regroup(self, record: Record, now_s: float, group: tuple[WorkerName, ...]) -> None:
+        """At a step boundary: go on with *group*, or give all workers back."""
+        self._end_segment(record, now_s)
+        if group:
+            record.pending = None
+            record.resizes += 1
+            self._occupy(record, group)
+            self._step(record, now_s, self._config.resize_s)
+        else:
+            record.checkpoint_step = record.step
+            self._wait_again(record, now_s)
+
+    def _wait_again(self, record: Record, now_s: float) -> None:
+        record.resizes += 1
+        del self._active[record.arrival.job_id]
+        self._let_go(record, JobState.ENCODED)
+        self._waiting.add(record, now_s)
+
+    def _step(self, record: Record, now_s: float, overhead_s: float) -> None:
+        """Begin a segment of steps."""
+        record.begin_steps(now_s, overhead_s)
+        self._push(record.last_boundary_s, _Kind.DENOISED, record)
+
+    def _end_segment(self, record: Record, now_s: float) -> None:
+        segment = record.segment(now_s)
+        self._segments.append(segment)
+        record.count(segment, widest=self._cluster.widest)
+
+    def _occupy(self, record: Record, group: tuple[WorkerName, ...]) -> None:
+        """Let *group* be the workers of the job, and no others."""
+        for name in record.group:
+            del self._busy[name]
+        for name in group:
+            assert name not in self._busy, f"{name} is in two groups"
+            self._busy[name] = record
+        record.group = group
+
+    def _let_go(self, record: Record, state: JobState) -> None:
+        """All workers of the job are free, and it is in *state*."""
+        record.last_group = record.group
+        self._occupy(record, ())
+        record.state = state
+        record.pending = None
+        record.holder = None
+        record.changed()
