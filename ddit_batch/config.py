@@ -67,6 +67,11 @@ class Settings(BaseSettings):
     policy: str = "static"
     """Which of ``ddit_batch/policy/`` places jobs on workers, with its options:
     ``static:dop=2``."""
+    profiles: Annotated[tuple[str, ...], NoDecode] = ()
+    """Comma-separated names or files of profiles (``docs/cost-model.md``): what a step costs. For a
+    model that several speak for, the first counts; the shipped ones come last."""
+    profile_fixed: bool = False
+    """Believe the profiles alone, whatever live steps take: ``true`` makes decisions repeatable."""
 
     # patience
     lease_s: float = 3.0
@@ -101,9 +106,9 @@ class Settings(BaseSettings):
     """Where a scheduler serves its metrics: ``127.0.0.1:9464``; with port 0 on a free one, which
     its log names; empty: nowhere."""
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "profiles", mode="before")
     @classmethod
-    def _split_models(cls, value: object) -> object:
+    def _split_names(cls, value: object) -> object:
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
 
     @field_validator("database_url", "broker_url")

@@ -95,7 +95,8 @@ class CostModel:
         """
         if self.is_fixed:
             return self
-        return replace(self, ratios=ratios_of(observations, self.profile_of))
+        ratios = ratios_of(observations, self.profile_of)
+        return self if ratios == self.ratios else replace(self, ratios=ratios)
 
     def _made(self, model: str, shape: Shape) -> Cost:
         profile = self.profile_of(model)

@@ -23,11 +23,13 @@ from pydantic import (
     model_validator,
 )
 
+from ddit_batch.config import Settings
 from ddit_batch.cost import Basis
 from ddit_batch.cost_curve import TokenGeometry
 from ddit_batch.cost_model import UNKNOWN, CostModel
 from ddit_batch.errors import ConfigError
 from ddit_batch.job import Shape
+from ddit_batch.model_config import known_models
 from ddit_batch.model_profile import LINEAR, QUADRATIC, ModelProfile
 from ddit_batch.resources import data_folder
 
@@ -99,7 +101,7 @@ class Row(_Value):
     step_s: Annotated[dict[Dop, Seconds], Field(min_length=1)]
     """Seconds of a step by dop."""
     basis: Basis = Basis.MEASURED
-    """How they are known, if they were not measured or derived from what was."""
+    """How they are known, if they were not measured, nor derived from what was."""
     suspect: dict[Dop, Seconds] = {}
     """Published seconds by dop that are not used, but interpolated instead; ``note`` says why."""
     note: str = ""
@@ -167,7 +169,7 @@ class AssumedScaling(_Value):
     doubling_efficiency: Annotated[float, Field(gt=0.5, le=1)]
     """Seconds of a step at 2k are those at k, by twice this."""
     max_dop: Annotated[int, Field(ge=2)]
-    """Up to which dop."""
+    """Up to which dop; powers of two only."""
     why: Text
     """What it is derived from."""
 
@@ -180,9 +182,11 @@ class Profile(_Value):
     models: Annotated[tuple[Text, ...], Field(min_length=1)]
     """Models that it speaks for; ``*`` and ``?`` are wildcards, case does not count."""
     provenance: Provenance
+    """Where the numbers come from, and how far to trust them."""
     heads: Annotated[int, Field(ge=1)] | None = None
     """Attention heads of the DiT: a legal dop divides them; null: not known."""
     tokens: Tokens = Tokens()
+    """How a video becomes tokens."""
     steps: Annotated[int, Field(ge=1)] = 50
     """Steps of a job when nobody says otherwise."""
     lone_exponent: Annotated[float, Field(ge=LINEAR, le=QUADRATIC)] = LINEAR
@@ -261,7 +265,11 @@ def load_profile(path: Path) -> Profile:
 def profile_yaml(profile: Profile) -> str:
     """The text of the file that :func:`load_profile` reads back."""
     fields = profile.model_dump(mode="json", exclude_defaults=True)
-    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100)
+    for row in fields["table"]:
+        row["step_s"] = {int(dop): seconds for dop, seconds in row["step_s"].items()}
+    return yaml.safe_dump(
+        fields, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
+    )
 
 
 def known_profiles() -> dict[str, Profile]:
@@ -306,4 +314,22 @@ def make_cost_model(
         pads=pads,
         is_fixed=is_fixed,
         unknown=unknown,
+    )
+
+
+def cost_model_of(settings: Settings, *, max_dop: int | None = None) -> CostModel:
+    """The cost model of a live system: the named profiles, then the shipped ones.
+
+    Heads are those of the model configs, which say what the workers really load. No legal dop is
+    larger than *max_dop*, if it is given.
+
+    Raises:
+        ConfigError: A profile or model config is unknown or wrong.
+    """
+    shipped = known_profiles()
+    return make_cost_model(
+        [*(find_profile(name, shipped) for name in settings.profiles), *shipped.values()],
+        heads={model.name: model.heads for model in known_models(settings.models_folder).values()},
+        max_dop=max_dop,
+        is_fixed=settings.profile_fixed,
     )

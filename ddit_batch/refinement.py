@@ -98,15 +98,14 @@ def ratios_of(
             pooled[level].ratios += ratios
             pooled[level].count += max(seen.count, len(ratios))
     by_level: dict[_Key, float] = {}
-    for level in sorted(pooled, key=_from_the_top):
+    for (
+        level,
+        samples,
+    ) in pooled.items():  # in the order of their making: each after the one above it
         above = by_level.get(_above(level), 1.0)
         trusts_above = level.shape is not None or profile_of(level.model).is_measured
-        by_level[level] = _blended(above, pooled[level], trusts_above=trusts_above)
+        by_level[level] = _blended(above, samples, trusts_above=trusts_above)
     return Ratios(by_level=by_level)
-
-
-def _from_the_top(level: _Key) -> int:
-    return (level.shape is not None) + (level.dop is not None)
 
 
 def _above(level: _Key) -> _Key:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
+import cost_model_page
 import input_page
 import operations_page
 
@@ -78,6 +79,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "views": views,
     **input_page.PARTS,
     **operations_page.PARTS,
+    **cost_model_page.PARTS,
     "command help": command_help,
 }
 

@@ -49,6 +49,10 @@ PLACES = {
         "ddit_batch.cli.sql:sql",
         "Run QUERY on the documented views; it can read them and change nothing.",
     ),
+    "profile": Place(
+        "ddit_batch.cli.profile:profile",
+        "Measure what steps, encoding and decoding take, and write a profile.",
+    ),
     "plan": Place(
         "ddit_batch.cli.plan:plan",
         "Say how many GPUs FILE (- is standard input) needs to be done by a time from its start.",

@@ -24,6 +24,7 @@ from ddit_batch.request import Request
 SHOWN_PROBLEMS = 50
 START_ONE = "start a worker that does, or give --allow-unserved to let its lines wait"
 START_OVER = "`ddit down` stops this cluster; then `ddit run` starts one that does"
+START_OTHERS = "start a worker that does"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,11 +25,15 @@ from ddit_batch.job import Phase, WorkerName, queue_of
 from ddit_batch.logs import set_up_logging
 from ddit_batch.metrics import SchedulerMetrics
 from ddit_batch.policy import make_policy
+from ddit_batch.profile import cost_model_of
 from ddit_batch.scheduler.core import Limits
 from ddit_batch.scheduler.live import LiveDriver, Pace
 from ddit_batch.scheduler.service import serve
 
 logger = logging.getLogger(__name__)
+
+WIDEST_LIVE = 1
+"""The largest dop of a live job: workers of this release denoise alone."""
 
 FLOWER_COLUMNS = "uuid,state,worker,received,runtime,exception"
 """Of Flower's list of tasks: the id says job, phase and attempt, the exception why it ended."""
@@ -45,6 +49,7 @@ def scheduler(check: bool) -> None:
         return
     require(settings, "database_url", "broker_url")
     set_up_logging(settings)
+    costs = cost_model_of(settings, max_dop=WIDEST_LIVE)
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=4)
     check_schema(engine)
     metrics = SchedulerMetrics()
@@ -56,14 +61,16 @@ def scheduler(check: bool) -> None:
         signal.signal(number, lambda *_: stopping.set())
     serve(
         engine,
-        lambda store: _driver(settings, store, metrics),
+        lambda store: _driver(settings, store, metrics, costs),
         metrics=metrics,
         tick_s=settings.tick_s,
         should_stop=stopping.is_set,
     )
 
 
-def _driver(settings: Settings, store: SchedulerStore, metrics: SchedulerMetrics) -> LiveDriver:
+def _driver(
+    settings: Settings, store: SchedulerStore, metrics: SchedulerMetrics, costs: CostModel
+) -> LiveDriver:
     """The driver of a term that begins; its limits are made known to the views."""
     store.publish_limits(look_ahead=settings.look_ahead, decode_backlog=settings.decode_backlog)
     broker_url = settings.broker_url.get_secret_value()
@@ -71,7 +78,7 @@ def _driver(settings: Settings, store: SchedulerStore, metrics: SchedulerMetrics
         store=store,
         control=LiveControl(broker_url),
         dispatcher=Dispatcher(make_celery(broker_url)),
-        policy=make_policy(settings.policy, CostModel(table={})),
+        policy=make_policy(settings.policy, costs),
         limits=Limits(
             look_ahead=settings.look_ahead,
             decode_backlog=settings.decode_backlog,

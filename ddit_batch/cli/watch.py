@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
 import click
 from sqlalchemy import Engine
@@ -30,7 +31,7 @@ def watch(batch: str | None, home: Home) -> None:
     with connected_engine(home) as engine:
         batch_id = _chosen(engine, batch)
         try:
-            look = _follow(engine, batch_id)
+            look = follow(engine, batch_id)
         except KeyboardInterrupt:
             click.echo("the batch goes on", err=True)
             return
@@ -58,14 +59,20 @@ def _chosen(engine: Engine, batch: str | None) -> BatchId:
     return found[0].batch_id
 
 
-def _follow(engine: Engine, batch_id: BatchId) -> Look:
-    look = look_at(engine, batch_id)
+def follow(engine: Engine, batch_id: BatchId, check: Callable[[], None] | None = None) -> Look:
+    """Show the batch until it is done, calling *check* now and then; returns its last picture."""
+    look = _look(engine, batch_id)
     with BatchDisplay(look.batch.name) as display:
         display.show(look)
         while not look.batch.is_done:
+            if check:
+                check()
             time.sleep(POLL_S)
-            look = persist(
-                lambda: look_at(engine, batch_id), give_up_s=OUTAGE_S, what="look at progress"
-            )
+            look = _look(engine, batch_id)
             display.show(look)
     return look
+
+
+def _look(engine: Engine, batch_id: BatchId) -> Look:
+    """The batch at this instant, or as soon as the database is back."""
+    return persist(lambda: look_at(engine, batch_id), give_up_s=OUTAGE_S, what="look at progress")

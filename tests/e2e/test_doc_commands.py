@@ -14,6 +14,7 @@ EXPECTED = {
     # a cluster that does not serve the model says so, instead of waiting for ever
     "run prompts.jsonl --model wan2.1-t2v-1.3b --out videos": 2,
     "submit bad.jsonl": 2,
+    "profile --model tiny-wan -o my-gpu.yaml": 0,
     "sql --json 'SELECT * FROM batch_progress'": 0,
 }
 """Line and exit code; lines that begin with ``sql`` and are not here end with 0."""

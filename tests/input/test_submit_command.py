@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 from click.testing import Result
 from sqlalchemy import Engine, text
 
+from ddit_batch.cli import own_cluster
 from ddit_batch.cli.prompts import SHOWN_PROBLEMS
 from ddit_batch.embedded.home import ClusterState
 
@@ -416,7 +416,7 @@ def test_without_any_worker_a_batch_waits_for_them(
 
 @pytest.fixture
 def running_cluster(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have ``ddit run`` find a cluster with this database."""
+    """Have commands find a cluster with this database."""
     state = ClusterState(
         supervisor_pid=1,
         database_url=database_url,
@@ -425,9 +425,7 @@ def running_cluster(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         services={},
         restarts={},
     )
-    # The package has the command under the module's name.
-    module = importlib.import_module("ddit_batch.cli.run")
-    monkeypatch.setattr(module, "ready_cluster", lambda _: state)
+    monkeypatch.setattr(own_cluster, "ready_cluster", lambda _: state)
 
 
 @pytest.mark.usefixtures("running_cluster")
