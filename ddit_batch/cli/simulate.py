@@ -25,7 +25,7 @@ from ddit_batch.prompt_file import read
 from ddit_batch.simulator import Cluster, Config, Result, Workload, simulate
 from ddit_batch.simulator.bound import bound
 from ddit_batch.simulator.chrome_trace import chrome_trace
-from ddit_batch.simulator.generator import SPEC_HELP, generate, is_spec
+from ddit_batch.simulator.generator import generate, is_spec
 from ddit_batch.simulator.report import Report, Summary, summarise, warm_up_jobs
 from ddit_batch.simulator.trace_file import read_trace
 
@@ -51,8 +51,8 @@ ROWS = {
     "workload_text",
     required=True,
     metavar="FILE|SPEC",
-    help=f"JSON Lines with height, width, num_frames and arrival_s (- is standard input), or a "
-    f"spec: {SPEC_HELP}.",
+    help="A file (- is standard input) or a spec, as above; a spec's other options are steps=50 "
+    "and shapes=WIDTHxHEIGHTxFRAMES[*WEIGHT][/...].",
 )
 @click.option(
     "--profile", "profile_name", required=True, help="Name of a shipped profile, or a file."
@@ -107,6 +107,14 @@ def simulate_command(
 
     Drives the code that decides in a live cluster. The last column is a bound that no policy can
     beat, whatever it knows of the future. The same seed prints the same bytes.
+
+    \b
+    --workload poisson:load=0.85,jobs=2000  one by one, each its own batch
+    --workload poisson:rate=0.5,batches=4   half a job a second, of four batches
+    --workload bursts:load=0.85,size=20     twenty at an instant, each time a batch
+    --workload at-once:jobs=1200            all at the start, one batch
+    --workload trace.jsonl                  lines with height, width, num_frames,
+                                            and arrival_s, batch, deadline_s
     """
     if plot_file:
         check_plotting()
@@ -165,8 +173,12 @@ def _write_trace(file: Path, results: list[Result], cluster: Cluster) -> None:
 def _table(report: Report) -> Table:
     """A row for each number, a column for each policy; the bound last."""
     first = report.summaries[0]
-    counted = f"{report.counted} of {report.jobs} jobs"
-    table = Table(title=f"{counted} count; 2.00x is twice as good as {first.policy}")
+    title = f"{report.jobs} jobs"
+    if report.counted < report.jobs:
+        title += f", latencies of the last {report.counted}"
+    if len(report.summaries) > 1:
+        title += f"; 2.00x is twice as good as {first.policy}"
+    table = Table(title=title)
     table.add_column("", no_wrap=True)
     for one in report.summaries:
         table.add_column(one.policy, justify="right", overflow="fold")

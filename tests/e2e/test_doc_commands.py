@@ -14,6 +14,11 @@ EXPECTED = {
     # a cluster that does not serve the model says so, instead of waiting for ever
     "run prompts.jsonl --model wan2.1-t2v-1.3b --out videos": 2,
     "submit bad.jsonl": 2,
+    "plan prompts.jsonl --by 8h --model wan2.1-t2v-14b": 0,
+    "simulate --workload trace.jsonl --profile cogvideox1.5-5b-l20 --gpus 4 --policy ddit "
+    "--trace ddit-trace.json": 0,
+    "simulate --workload poisson:load=0.85,jobs=500 --profile ddit-opensora-h800 --gpus 8 "
+    "--policy static:dop=2,dp,ddit --warmup 0.1 --plot policies.png": 0,
     "profile --model tiny-wan -o my-gpu.yaml": 0,
     "sql --json 'SELECT * FROM batch_progress'": 0,
 }
@@ -31,6 +36,9 @@ def test_command_line_of_the_docs_does_what_it_should(session_cluster: Cluster, 
     folder = session_cluster.home.path.with_name("docs")
     folder.mkdir(exist_ok=True)
     (folder / "prompts.jsonl").write_text('{"custom_id": "docs", "prompt": "a cat"}\n')
+    (folder / "trace.jsonl").write_text(
+        '{"arrival_s": 60, "height": 768, "width": 432, "num_frames": 17}\n'
+    )
     (folder / "bad.jsonl").write_text('{"prompt": "a cat", "height": 725}\n')
     expected = EXPECTED.get(line, 0 if line.startswith("sql ") else None)
     assert expected is not None, f"say in EXPECTED how `ddit {line}` should end"
