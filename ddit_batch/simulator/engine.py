@@ -15,6 +15,7 @@ says. A follower that is lost costs the step at hand, a leader all steps since t
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from dataclasses import replace
 from enum import IntEnum
 
@@ -39,7 +40,7 @@ from ddit_batch.simulator.result import Result, Segment
 from ddit_batch.simulator.waiting import Waiting
 from ddit_batch.simulator.workload import Workload
 from ddit_batch.simulator.world import UNBOUND, Cluster, Config, Fault
-from ddit_batch.snapshot import Instruction, Snapshot
+from ddit_batch.snapshot import BatchView, Instruction, JobView, Snapshot, WorkerView
 
 ROUNDS_AT_ONCE = 4
 """Decisions at one instant: another follows one that frees workers by taking its word back."""
@@ -73,31 +74,40 @@ def simulate(
     """
     if not workload.arrivals:
         raise ConfigError("the workload has no jobs: nothing can be simulated")
-    engine = _Engine(workload, costs, policy, cluster, config or Config())
+    engine = Engine(
+        policy=policy,
+        workers=cluster.workers(workload.models),
+        config=config or Config(),
+        batches=workload.batches,
+    )
+    for seq, arrival in enumerate(workload.arrivals):
+        record = Record(arrival, seq, costs.cost(arrival.model, arrival.shape))
+        engine.let_arrive(record, arrival.arrived_s + record.cost.encode_s)
     for fault in faults:
         engine.schedule(fault)
-    return engine.run()
+    engine.run()
+    return engine.result()
 
 
-class _Engine:
+class Engine:
     """One simulation. Made for one run and thrown away with it."""
 
     def __init__(
         self,
-        workload: Workload,
-        costs: CostModel,
+        *,
         policy: Policy,
-        cluster: Cluster,
+        workers: tuple[WorkerView, ...],
         config: Config,
+        batches: tuple[BatchView, ...],
     ) -> None:
         self._policy = policy
-        self._cluster = cluster
         self._config = config
-        self._batches = workload.batches
-        self._crew = cluster.workers(workload.models)
+        self._batches = batches
+        self._crew = workers
+        self._widest = max(Counter(worker.node for worker in workers).values(), default=0)
         self._workers = {worker.name: worker for worker in self._crew}
         self._worker_views = self._crew
-        self._next_incarnation = cluster.gpus + 1
+        self._next_incarnation = max((w.incarnation for w in workers), default=0) + 1
         self._busy: dict[WorkerName, Record] = {}
         self._heap: list[tuple[float, _Kind, int, Record | int, int]] = []
         self._sequence = 0
@@ -106,13 +116,26 @@ class _Engine:
         """Jobs that are denoised or beyond, and not done."""
         self._segments: list[Segment] = []
         self._decisions = 0
-        self._records = tuple(
-            Record(arrival, seq, costs.cost(arrival.model, arrival.shape))
-            for seq, arrival in enumerate(workload.arrivals)
-        )
-        self._by_id = {record.arrival.job_id: record for record in self._records}
-        for record in self._records:
-            self._push(record.arrival.arrived_s + record.cost.encode_s, _Kind.ENCODED, record)
+        self._by_id: dict[JobId, Record] = {}
+
+    def let_arrive(self, record: Record, encoded_s: float) -> None:
+        """Have a job wait for its workers from *encoded_s* on."""
+        self._by_id[record.arrival.job_id] = record
+        self._push(encoded_s, _Kind.ENCODED, record)
+
+    def let_continue(self, record: Record, now_s: float, job: JobView) -> None:
+        """Have a job that is denoised or beyond go on from what *job* says of it at *now_s*."""
+        self._by_id[record.arrival.job_id] = record
+        self._active[record.arrival.job_id] = record
+        record.state, record.holder, record.last_group = job.state, job.holder, job.last_group
+        self._occupy(record, job.group)
+        if job.state is JobState.DENOISING:
+            self._step(record, now_s, 0.0)
+            record.granted_step = job.granted_step
+            if job.pending is not None:
+                self._tell(record, now_s, job.pending)
+        elif job.state is JobState.DECODING:
+            self._decode(record, now_s)
 
     def schedule(self, fault: Fault) -> None:
         """Have a worker lost, and come back."""
@@ -122,8 +145,12 @@ class _Engine:
         if fault.back_s is not None:
             self._push(fault.back_s, _Kind.BACK, fault.worker)
 
-    def run(self) -> Result:
-        """Apply events instant by instant, and decide after each, until none is left."""
+    def run(self) -> None:
+        """Apply events instant by instant, and decide after each, until none is left.
+
+        Raises:
+            ConfigError: There are jobs left.
+        """
         heap = self._heap
         while heap:
             now_s = heap[0][0]
@@ -136,21 +163,24 @@ class _Engine:
                 elif version == subject.version:
                     happened |= self._move_on(now_s, kind, subject)
             if happened:
-                self._decide(now_s)
+                self.decide(now_s)
         self._check_done()
+
+    def result(self) -> Result:
+        """What is to be said when all is done."""
         return Result(
             policy=self._policy.name,
-            gpus=self._cluster.gpus,
-            jobs=tuple(record.outcome() for record in self._records),
+            gpus=len(self._crew),
+            jobs=tuple(record.outcome() for record in self._by_id.values()),
             segments=tuple(self._segments),
             decisions=self._decisions,
         )
 
     def _check_done(self) -> None:
-        left = [r for r in self._records if r.state is not JobState.SUCCEEDED]
+        left = [r for r in self._by_id.values() if r.state is not JobState.SUCCEEDED]
         if left:
             raise ConfigError(
-                f"policy {self._policy.name} leaves {len(left)} of {len(self._records)} jobs "
+                f"policy {self._policy.name} leaves {len(left)} of {len(self._by_id)} jobs "
                 f"waiting although nothing runs; the first, {left[0].arrival.job_id}, is "
                 f"{left[0].state}: give it a cluster with enough GPUs a node"
             )
@@ -214,7 +244,8 @@ class _Engine:
 
     # what is decided
 
-    def _decide(self, now_s: float) -> None:
+    def decide(self, now_s: float) -> None:
+        """Ask the core, and carry out what it says."""
         for _ in range(ROUNDS_AT_ONCE):
             self._decisions += 1
             commands = decide(self._snapshot(now_s), self._policy, UNBOUND)
@@ -266,9 +297,7 @@ class _Engine:
         record.holder = self._workers[group[0]].incarnation
         if record.state is JobState.DENOISED:
             record.state = JobState.DECODING
-            record.begun_s = record.steps_from_s = now_s
-            record.changed()
-            self._push(now_s + record.cost.decode_s, _Kind.DECODED, record)
+            self._decode(record, now_s)
         else:
             self._waiting.remove(record)
             self._active[record.arrival.job_id] = record
@@ -323,10 +352,16 @@ class _Engine:
         record.begin_steps(now_s, overhead_s)
         self._push(record.last_boundary_s, _Kind.DENOISED, record)
 
+    def _decode(self, record: Record, now_s: float) -> None:
+        """Begin a decode."""
+        record.begun_s = record.steps_from_s = now_s
+        record.changed()
+        self._push(now_s + record.cost.decode_s, _Kind.DECODED, record)
+
     def _end_segment(self, record: Record, now_s: float) -> None:
         segment = record.segment(now_s)
         self._segments.append(segment)
-        record.count(segment, widest=self._cluster.widest)
+        record.count(segment, widest=self._widest)
 
     def _occupy(self, record: Record, group: tuple[WorkerName, ...]) -> None:
         """Let *group* be the workers of the job, and no others."""
