@@ -254,9 +254,9 @@ def _fill_encode(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
     that counts what is encoded already, whatever its order, would let long jobs that wait keep out
     a short one that should overtake them.
     """
-    served = _models_served(world, Phase.ENCODE)
-    if not any(map(_is_unsent, world.jobs)) or not served:
+    if not any(map(_is_unsent, world.jobs)):
         return world, []
+    served = _models_served(world, Phase.ENCODE)
     room = Counter({job.model: 0 for job in world.jobs})
     for worker in dit_workers(world):
         room.update(dict.fromkeys(worker.models, limits.look_ahead))
@@ -287,15 +287,16 @@ def _fill_vae(world: Snapshot) -> Stage:
 
     Where DiT workers decode, the policy has placed it.
     """
-    served = _models_served(world, Phase.VAE)
-    if not served:
+    waiting = [job for job in world.jobs if job.state is _DENOISED and job.message is _NO_MESSAGE]
+    if not waiting:
         return world, []
-    waiting = [
-        job
-        for job in world.jobs
-        if job.state is _DENOISED and job.message is _NO_MESSAGE and job.model in served
+    served = _models_served(world, Phase.VAE)
+    commands: list[Command] = [
+        Send(job, queue_of(Phase.VAE))
+        for job in sorted(waiting, key=order_key)
+        if job.model in served
     ]
-    return world, [Send(job, queue_of(Phase.VAE)) for job in sorted(waiting, key=order_key)]
+    return world, commands
 
 
 def _models_served(world: Snapshot, phase: Phase) -> frozenset[str]:
