@@ -20,10 +20,13 @@ from ddit_batch.snapshot import JobView, Snapshot, WorkerView
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a job wants: *dop* workers of one node, *among* some that could take it."""
+    """What a job wants: *dop* workers of one node, *among* some that could take it.
+
+    ``among`` is None for all that serve its model.
+    """
 
     dop: int
-    among: frozenset[WorkerName]
+    among: frozenset[WorkerName] | None = None
 
 
 def fixed_groups(
@@ -43,7 +46,7 @@ def fixed_groups(
             wishes[kind] = wish(job)
         wanted = wishes[kind]
         if wanted and not room.start(job, wanted.dop, wanted.among):
-            room.withhold(wanted.among)
+            room.withhold(room.serving(job.model) if wanted.among is None else wanted.among)
     return room.groups
 
 

@@ -7,13 +7,15 @@ across nodes. A group shrinks from its end and grows at its end: its leader stay
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable
 
 from ddit_batch.cost_model import Cost, CostModel
 from ddit_batch.job import JobId, JobState, WorkerName
 from ddit_batch.policy.base import dit_workers, placed, to_decode
+from ddit_batch.policy.idle_workers import IdleWorkers
 from ddit_batch.snapshot import JobView, Snapshot
+
+_DENOISING = JobState.DENOISING
 
 
 class Placement:
@@ -22,16 +24,22 @@ class Placement:
     def __init__(self, snapshot: Snapshot) -> None:
         workers = dit_workers(snapshot)
         self._worker = {worker.name: worker for worker in workers}
-        self._idle: dict[str, list[WorkerName]] = {worker.node: [] for worker in workers}
-        for worker in workers:
-            self._idle[worker.node].append(worker.name)
+        self._idle = IdleWorkers(workers)
         self.groups: dict[JobId, tuple[WorkerName, ...]] = {}
         """The decision so far, the leader of each group first."""
+
+    def knows(self, names: Iterable[WorkerName]) -> bool:
+        """Whether all of *names* are workers that may be given work, idle or not."""
+        return self._worker.keys() >= set(names)
+
+    def serving(self, model: str) -> list[WorkerName]:
+        """The idle workers that serve *model*."""
+        return [name for name in self._idle.names if model in self._worker[name].models]
 
     @property
     def idle(self) -> int:
         """Workers that no group has."""
-        return sum(map(len, self._idle.values()))
+        return len(self._idle.names)
 
     def keep(self, job: JobView, dop: int | None = None) -> int:
         """Let a placed job have the first *dop* of its workers; all of them if None.
@@ -41,14 +49,15 @@ class Placement:
         that did both would neither contain the present group nor be contained in it. Returns how
         many it has now; 0 means that it is to be given back.
         """
-        group = job.next_group[:dop]
-        if not group or not self._is_idle(group[0]):
+        group, idle = job.next_group[:dop], self._idle.names
+        if not group or group[0] not in idle:
             return 0
-        left = tuple(filter(self._is_idle, group))
-        if not all(map(self._is_idle, job.group)):
+        left = group
+        if not idle.issuperset(group):
+            left = tuple(name for name in group if name in idle)
+        if not idle.issuperset(job.group):
             left = tuple(name for name in left if name in job.group)
-        for name in left:
-            self._idle[self._worker[name].node].remove(name)
+        self._idle.take(left)
         self.groups[job.job_id] = left
         return len(left)
 
@@ -59,25 +68,37 @@ class Placement:
         node is taken that has the fewest idle workers to spare, so that wide groups find room
         elsewhere.
         """
-        nodes = {node: self._able(job, node) for node in self._idle}
-        if among is not None:
-            nodes = {node: [n for n in able if n in among] for node, able in nodes.items()}
-        fitting = [node for node, able in nodes.items() if len(able) >= dop]
-        if not fitting:
-            return False
         last = job.last_group[:1]
-        node = min(fitting, key=lambda n: (not set(last) <= set(nodes[n]), len(nodes[n]), n))
-        able = sorted(nodes[node], key=lambda name: (name not in job.last_group, name))
-        leader = [name for name in last if name in able]
-        self._give(job, (*leader, *(name for name in able if name not in leader))[:dop])
+        node = self._node_for(job, dop, among)
+        if node is None:
+            return False
+        able = self._able(job, node, among)
+        able.sort(key=lambda name: (name not in last, name not in job.last_group, name))
+        self._give(job, tuple(able[:dop]))
         return True
+
+    def _node_for(self, job: JobView, dop: int, among: Container[WorkerName] | None) -> str | None:
+        leader = job.last_group[0] if job.last_group else None
+        if leader in self._idle.names:
+            node = self._worker[leader].node
+            able = self._able(job, node, among)
+            if leader in able and len(able) >= dop:
+                return node
+        if among is None:
+            return self._idle.tightest(job.model, dop)
+        room = {node: len(self._able(job, node, among)) for node in self._idle.nodes}
+        return min(
+            (node for node in room if room[node] >= dop),
+            key=lambda node: (room[node], node),
+            default=None,
+        )
 
     def widest(self, job: JobView) -> int:
         """The most idle workers that the job could have on one node: its own, or any."""
         group = self.groups.get(job.job_id)
         if group:
             return len(group) + len(self._able(job, self._worker[group[0]].node))
-        return max((len(self._able(job, node)) for node in self._idle), default=0)
+        return self._idle.widest(job.model)
 
     def widen(self, job: JobView, dop: int) -> bool:
         """Let a placed job have *dop* workers, more than it has. False: its node has too few."""
@@ -91,8 +112,7 @@ class Placement:
     def narrow(self, job: JobView, dop: int) -> None:
         """Let a placed job have the first *dop* of its workers; 0 takes it out."""
         group = self.groups.pop(job.job_id)
-        for name in group[dop:]:
-            insort(self._idle[self._worker[name].node], name)
+        self._idle.put_back(group[dop:])
         if dop:
             self.groups[job.job_id] = group[:dop]
 
@@ -102,35 +122,39 @@ class Placement:
         Those of them that are not idle are left out; if none is, any one that decodes will do.
         False: there is none.
         """
-        able = {
-            name: (len(names), node)
-            for node, names in self._idle.items()
-            for name in self._able(job, node)
-            if self._worker[name].decodes
-        }
-        last = tuple(name for name in job.last_group if name in able)
+        last = tuple(
+            name for name in job.last_group if name in self._idle.names and self._decodes(job, name)
+        )
         group = last if whole else last[:1]
-        if not group and able:
-            group = (min(able, key=lambda name: (*able[name], name)),)
+        if not group:
+            able = [
+                (len(found), node, name)
+                for node in self._idle.nodes
+                for found in (self._able(job, node),)
+                for name in found
+                if self._worker[name].decodes
+            ]
+            group = (min(able)[2],) if able else ()
         self._give(job, group)
         return bool(group)
 
+    def _decodes(self, job: JobView, name: WorkerName) -> bool:
+        worker = self._worker[name]
+        return worker.decodes and job.model in worker.models
+
     def withhold(self, names: Iterable[WorkerName]) -> None:
         """Take *names* out of this plan: nobody else is given them."""
-        for name in filter(self._is_idle, names):
-            self._idle[self._worker[name].node].remove(name)
+        self._idle.take([name for name in dict.fromkeys(names) if name in self._idle.names])
 
-    def _is_idle(self, name: WorkerName) -> bool:
-        worker = self._worker.get(name)
-        return worker is not None and name in self._idle[worker.node]
-
-    def _able(self, job: JobView, node: str) -> Sequence[WorkerName]:
-        return [name for name in self._idle[node] if job.model in self._worker[name].models]
+    def _able(
+        self, job: JobView, node: str, among: Container[WorkerName] | None = None
+    ) -> list[WorkerName]:
+        able = self._idle.on(node, job.model)
+        return able if among is None else [name for name in able if name in among]
 
     def _give(self, job: JobView, group: tuple[WorkerName, ...]) -> None:
         had = self.groups.get(job.job_id, ())
-        for name in group[len(had) :]:
-            self._idle[self._worker[name].node].remove(name)
+        self._idle.take(group[len(had) :])
         if group:
             self.groups[job.job_id] = group
 
@@ -144,15 +168,13 @@ def unchanged(snapshot: Snapshot, costs: CostModel, *, whole: bool) -> Placement
     nobody's until they are idle.
     """
     room = Placement(snapshot)
-    live = {worker.name for worker in dit_workers(snapshot)}
     # What a worker does comes before what was sent to it.
     for job in sorted(placed(snapshot), key=lambda job: not job.held):
-        running = job.state is JobState.DENOISING
-        if not (whole and running) or live.issuperset(job.group):
+        running = job.state is _DENOISING
+        if not (whole and running) or room.knows(job.group):
             left = room.keep(job)
-            legal = costs.cost(job.model, job.shape).widest(left) if running and left else left
-            if legal < left:
-                room.narrow(job, legal)
+            if running and 0 < left < len(job.next_group):
+                room.narrow(job, costs.cost(job.model, job.shape).widest(left))
         if job.job_id not in room.groups:
             room.withhold((*job.group, *job.next_group))
     for job in to_decode(snapshot):

@@ -43,7 +43,7 @@ class Static:
             crew = [worker for worker in able if job.model in worker.models]
             if most_on_a_node(crew) < dop:
                 return None
-            return Wish(dop, frozenset(worker.name for worker in crew))
+            return Wish(dop)
 
         return fixed_groups(snapshot, self.costs, wish)
 

@@ -198,15 +198,22 @@ def _place(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
     the command waits for a later decision. So no worker is ever in two groups.
     """
     targets = policy.plan(world)
-    changing = [job for job in world.jobs if _may_change(job, targets.get(job.job_id, ()))]
+    target_of = targets.get
+    otherwise = [
+        job
+        for job in world.jobs
+        if target_of(job.job_id, ()) != job.group or job.pending is not None
+    ]
+    changing = [job for job in otherwise if _may_change(job, target_of(job.job_id, ()))]
     if not changing:
         return world, []
     may_start = world.waiting_to_decode < limits.decode_backlog
-    taken = {name: job.job_id for job in world.jobs for name in _workers_of(job)}
+    taken = {name: job.job_id for job in world.jobs if job.group for name in job.group}
+    taken |= {name: job.job_id for job in otherwise for name in job.pending or ()}
     commands: list[Command] = []
     started: list[JobView] = []
     for job in sorted(changing, key=order_key):
-        target = targets.get(job.job_id, ())
+        target = target_of(job.job_id, ())
         free = all(taken.get(name, job.job_id) == job.job_id for name in target)
         if job.state is _DENOISING:
             commands += _steer(job, target, free=free)
@@ -219,14 +226,10 @@ def _place(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
     return _with_jobs(world, started, []), commands
 
 
-def _workers_of(job: JobView) -> tuple[WorkerName, ...]:
-    return (*job.group, *job.pending) if job.pending else job.group
-
-
 def _may_change(job: JobView, target: tuple[WorkerName, ...]) -> bool:
-    """Whether a target may call for a command: one that is denoised otherwise, or could start."""
+    """Whether a target may call for a command: the job is denoised, or could start."""
     if job.state is _DENOISING:
-        return (job.group != target or job.pending is not None) and not job.cancel_requested
+        return not job.cancel_requested
     return (
         bool(target)
         and not job.group
