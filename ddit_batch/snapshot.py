@@ -92,6 +92,20 @@ class BatchView:
     """Its weight against other batches: twice the share, twice the workers while both want them."""
     deadline_s: float | None = None
     """When its user wants all of it, on the clock of ``Snapshot.now_s``."""
+    work_s: float = 0.0
+    """GPU-seconds at dop 1 that its unfinished jobs still need, in the window or not. Only told of
+    batches with a deadline."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recent:
+    """What the time before the snapshot was like, as its driver has measured it (``recent.py``)."""
+
+    load: float = 0.7
+    """Work that has come in, over what the DiT workers could do in that time at dop 1. Above 1 the
+    queue grows."""
+    latency_s: float | None = None
+    """Mean seconds from arrival to end of the jobs that ended; None if there were none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +142,7 @@ class Snapshot:
     so an expired lease says nothing yet."""
     batches: tuple[BatchView, ...] = ()
     """The batches of ``jobs`` that differ from the defaults of ``BatchView``."""
+    recent: Recent = Recent()
 
 
 def order_key(job: JobView) -> tuple[int, int]:
