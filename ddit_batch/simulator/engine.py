@@ -35,6 +35,7 @@ from ddit_batch.scheduler.core import (
     Withdraw,
     decide,
 )
+from ddit_batch.simulator.deadlines import Deadlines
 from ddit_batch.simulator.record import Record
 from ddit_batch.simulator.result import Result, Segment
 from ddit_batch.simulator.waiting import Waiting
@@ -102,7 +103,7 @@ class Engine:
     ) -> None:
         self._policy = policy
         self._config = config
-        self._batches = batches
+        self._deadlines = Deadlines(batches)
         self._crew = workers
         self._widest = max(Counter(worker.node for worker in workers).values(), default=0)
         self._workers = {worker.name: worker for worker in self._crew}
@@ -200,7 +201,7 @@ class Engine:
                     return False
                 self._regroup(record, now_s, record.pending)
             case _Kind.ENCODED:
-                self._waiting.add(record, now_s)
+                self._wait(record, now_s)
             case _Kind.DENOISED:
                 self._end_segment(record, now_s)
                 self._let_go(record, JobState.DENOISED)
@@ -267,7 +268,7 @@ class Engine:
             workers=self._worker_views,
             waiting_to_decode=to_decode,
             may_lose_workers=True,
-            batches=self._batches,
+            batches=self._deadlines.views(self._active.values(), now_s),
         )
 
     def _carry_out(self, command: Command, now_s: float) -> bool:
@@ -300,6 +301,7 @@ class Engine:
             self._decode(record, now_s)
         else:
             self._waiting.remove(record)
+            self._deadlines.waits_no_more(record)
             self._active[record.arrival.job_id] = record
             record.state = JobState.DENOISING
             self._step(record, now_s, self._config.start_s)
@@ -345,7 +347,11 @@ class Engine:
         record.resizes += 1
         del self._active[record.arrival.job_id]
         self._let_go(record, JobState.ENCODED)
+        self._wait(record, now_s)
+
+    def _wait(self, record: Record, now_s: float) -> None:
         self._waiting.add(record, now_s)
+        self._deadlines.waits(record)
 
     def _step(self, record: Record, now_s: float, overhead_s: float) -> None:
         """Begin a segment of steps."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from itertools import islice
 
 from ddit_batch.simulator.record import Record
 from ddit_batch.snapshot import JobView
@@ -43,8 +44,8 @@ class Waiting:
         seen = self._views[: self._window]
         if self._shortest and len(self._views) > self._window:
             first = {view.seq for view in seen}
-            short = self._by_work[: self._shortest]
-            seen += [view for _, seq, view in short if seq not in first]
+            others = (view for _, seq, view in self._by_work if seq not in first)
+            seen += islice(others, self._shortest)
         return seen
 
 

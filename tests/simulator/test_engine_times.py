@@ -6,8 +6,8 @@ from sim_worlds import COSTS, LARGE, Scripted, TableCosts, a_cost, a_workload, a
 from ddit_batch.errors import ConfigError
 from ddit_batch.job import Phase
 from ddit_batch.policy.base import Policy
-from ddit_batch.simulator import Arrival, Cluster, Config, Result, simulate
-from ddit_batch.snapshot import JobView, Snapshot
+from ddit_batch.simulator import Arrival, Cluster, Config, Result, Workload, simulate
+from ddit_batch.snapshot import BatchView, JobView, Snapshot
 
 
 def run(policy: Policy, *arrivals: Arrival, gpus: int = 2, **config: float) -> Result:
@@ -173,3 +173,39 @@ def test_decision_sees_progress_pending_changes_and_grants() -> None:
     assert facts(18.0) == (1, 1, 0, 2)
     assert facts(25.0) == (2, 2, 2, None)
     assert facts(28.0) == (3, 2, 2, None)
+
+
+def test_batches_with_a_deadline_are_told_what_they_still_need() -> None:
+    """Ten seconds a step and three for the decode: of what waits, of what runs, of what arrived."""
+    seen: dict[float, tuple[BatchView, ...]] = {}
+
+    def wish(job: JobView, snapshot: Snapshot) -> int:
+        del job
+        seen[snapshot.now_s] = snapshot.batches
+        return 1
+
+    jobs = (
+        an_arrival(1, batch_id="due"),
+        an_arrival(2, batch_id="due", steps=2),
+        an_arrival(3, at_s=15.0),
+        an_arrival(4, at_s=50.0, batch_id="due"),
+    )
+    batches = BatchView(batch_id="due", deadline_s=100.0), BatchView(batch_id="b", share=2.0)
+    workload = Workload(arrivals=jobs, batches=batches)
+
+    simulate(workload, COSTS, Scripted(wish=wish), Cluster(gpus=1))
+
+    assert [batch.work_s for batch in seen[0.0]] == [43.0 + 23.0, 0.0]
+    assert [batch.work_s for batch in seen[15.0]] == [33.0 + 23.0, 0.0]
+    assert [batch.work_s for batch in seen[50.0]] == [23.0 + 43.0, 0.0]
+    assert seen[50.0][0].deadline_s == 100.0
+
+
+def test_step_boundaries_at_which_nothing_changes_ask_for_no_decision() -> None:
+    """As many decisions for a thousand steps as for one."""
+    short, long = (
+        run(always(1), *(an_arrival(n, float(n), steps=steps) for n in range(5)))
+        for steps in (1, 1000)
+    )
+
+    assert short.decisions == long.decisions == 3 * 5
