@@ -229,9 +229,10 @@ class Engine:
         self._worker_views = tuple(self._workers.values())
 
     def _lose_follower(self, record: Record, now_s: float, name: WorkerName) -> None:
-        """The others go on from the last completed step, as many as make a legal dop."""
-        if record.pending is not None and name in record.pending:
-            record.tell(None)  # the plan is dropped; the next decision makes another
+        """The others go on from the last completed step, as many as make a legal dop.
+
+        The decision that follows at once tells a group that it was to join otherwise.
+        """
         if name not in record.group[1:]:
             return
         left = tuple(other for other in record.group if other != name)

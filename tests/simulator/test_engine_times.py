@@ -108,6 +108,16 @@ def test_change_that_is_taken_back_before_the_boundary_changes_nothing() -> None
     assert result.jobs[0].resizes == 0
 
 
+def test_change_told_in_the_last_step_comes_too_late() -> None:
+    """Job 2 is decoded at 33, and job 1 is denoised at 40: it would have grown then."""
+    result = run(
+        Scripted(wish=wider_when_alone), an_arrival(1), an_arrival(2, steps=3), resize_s=0.5
+    )
+
+    assert ends(result) == [43.0, 33.0]
+    assert result.jobs[0].resizes == 0
+
+
 def test_change_told_at_a_boundary_waits_for_the_next() -> None:
     """Job 2 comes at 6, when the first step has just ended: nobody can hear of it in time."""
     result = run(Scripted(wish=wider_when_alone), an_arrival(1), an_arrival(2, at_s=6.0, steps=1))
