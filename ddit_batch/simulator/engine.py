@@ -34,6 +34,7 @@ from ddit_batch.scheduler.core import (
     Withdraw,
     decide,
 )
+from ddit_batch.simulator.recently import Recently
 from ddit_batch.simulator.record import Record
 from ddit_batch.simulator.result import Result, Segment
 from ddit_batch.simulator.waiting import Waiting
@@ -104,6 +105,7 @@ class _Engine:
         self._waiting = Waiting(window=config.window, window_shortest=config.window_shortest)
         self._active: dict[JobId, Record] = {}
         """Jobs that are denoised or beyond, and not done."""
+        self._recently = Recently(workers=cluster.gpus)
         self._segments: list[Segment] = []
         self._decisions = 0
         self._records = tuple(
@@ -171,6 +173,7 @@ class _Engine:
                 self._regroup(record, now_s, record.pending)
             case _Kind.ENCODED:
                 self._waiting.add(record, now_s)
+                self._recently.arrived(record, now_s)
             case _Kind.DENOISED:
                 self._end_segment(record, now_s)
                 self._let_go(record, JobState.DENOISED)
@@ -178,6 +181,7 @@ class _Engine:
                 self._end_segment(record, now_s)
                 self._let_go(record, JobState.SUCCEEDED)
                 record.finished_s = now_s
+                self._recently.ended(record, now_s)
                 del self._active[record.arrival.job_id]
             case _Kind.LOST | _Kind.BACK:
                 raise AssertionError(f"{kind.name} is no event of a job")
@@ -237,6 +241,7 @@ class _Engine:
             waiting_to_decode=to_decode,
             may_lose_workers=True,
             batches=self._batches,
+            recent=self._recently.look(now_s),
         )
 
     def _carry_out(self, command: Command, now_s: float) -> bool:
