@@ -9,6 +9,7 @@ from ddit_batch.errors import ConfigError
 from ddit_batch.policy.base import Policy
 from ddit_batch.policy.ddit import Ddit, Decode, Order, Promotion
 from ddit_batch.policy.dp import Dp, Groups
+from ddit_batch.policy.elastic import Elastic
 from ddit_batch.policy.partitioned import Partitioned
 from ddit_batch.policy.spec import (
     Option,
@@ -29,6 +30,7 @@ POLICIES: Mapping[str, tuple[Callable[..., Policy], Mapping[str, Option]]] = {
         {"order": one_of(Order), "promotion": one_of(Promotion), "decode": one_of(Decode)},
     ),
     "dp": (Dp, {"groups": one_of(Groups)}),
+    "elastic": (Elastic, {}),
     "partitioned": (
         Partitioned,
         {"sizes": numbers_or("optimal"), "dops": numbers_or("optimal")},

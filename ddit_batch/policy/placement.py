@@ -41,6 +41,10 @@ class Placement:
         """Workers that no group has."""
         return len(self._idle.names)
 
+    def is_idle(self, name: WorkerName) -> bool:
+        """Whether no group has the worker."""
+        return name in self._idle.names
+
     def keep(self, job: JobView, dop: int | None = None) -> int:
         """Let a placed job have the first *dop* of its workers; all of them if None.
 

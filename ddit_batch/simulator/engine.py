@@ -36,6 +36,7 @@ from ddit_batch.scheduler.core import (
     decide,
 )
 from ddit_batch.simulator.deadlines import Deadlines
+from ddit_batch.simulator.recently import Recently
 from ddit_batch.simulator.record import Record
 from ddit_batch.simulator.result import Result, Segment
 from ddit_batch.simulator.waiting import Waiting
@@ -115,6 +116,7 @@ class Engine:
         self._waiting = Waiting(window=config.window, window_shortest=config.window_shortest)
         self._active: dict[JobId, Record] = {}
         """Jobs that are denoised or beyond, and not done."""
+        self._recently = Recently(workers=len(workers))
         self._segments: list[Segment] = []
         self._decisions = 0
         self._by_id: dict[JobId, Record] = {}
@@ -128,6 +130,7 @@ class Engine:
         """Have a job that is denoised or beyond go on from what *job* says of it at *now_s*."""
         self._by_id[record.arrival.job_id] = record
         self._active[record.arrival.job_id] = record
+        self._recently.found(record)
         record.state, record.holder, record.last_group = job.state, job.holder, job.last_group
         self._occupy(record, job.group)
         if job.state is JobState.DENOISING:
@@ -202,6 +205,7 @@ class Engine:
                 self._regroup(record, now_s, record.pending)
             case _Kind.ENCODED:
                 self._wait(record, now_s)
+                self._recently.arrived(record, now_s)
             case _Kind.DENOISED:
                 self._end_segment(record, now_s)
                 self._let_go(record, JobState.DENOISED)
@@ -209,6 +213,7 @@ class Engine:
                 self._end_segment(record, now_s)
                 self._let_go(record, JobState.SUCCEEDED)
                 record.finished_s = now_s
+                self._recently.ended(record, now_s)
                 del self._active[record.arrival.job_id]
             case _Kind.LOST | _Kind.BACK:
                 raise AssertionError(f"{kind.name} is no event of a job")
@@ -270,6 +275,7 @@ class Engine:
             waiting_to_decode=to_decode,
             may_lose_workers=True,
             batches=self._deadlines.views(self._active.values(), now_s),
+            recent=self._recently.look(now_s),
         )
 
     def _carry_out(self, command: Command, now_s: float) -> bool:

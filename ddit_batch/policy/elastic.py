@@ -1,0 +1,119 @@
+"""``elastic``: ours. Short jobs first, wide groups while workers are plenty, narrow ones in a rush.
+
+The rule, at every decision, for all jobs that could be denoised now, running or waiting:
+
+1. *Order.* Overdue jobs first, in order of arrival. Then by priority; then by turns, one job of
+   each batch after the other (by its share), so that batches that want more than there is get equal
+   GPU-seconds for equal shares, and a batch with a deadline the workers that it needs. Within a
+   turn the shortest remaining first, where a job counts as shorter the later it is: its predicted
+   latency over what is slow of late. All jobs of a batch are equally late, so inside a batch it is
+   shortest remaining first, which is best for the mean and costs the end nothing.
+2. *Width.* In that order each job takes the dop k that minimises ``w R(k) + p k R(k)``: its own
+   remaining seconds, weighted by lateness, and its remaining GPU-seconds at price p. The price is
+   what a GPU-second costs the jobs behind it: proportional to their weight over the number of
+   workers, and to (1 - load)^-g, because work that is done inefficiently now delays those that are
+   still to come. So a busy cluster runs at dop 1, where nothing is lost to communication, and an
+   idle one at the fastest dop, and running jobs shrink and widen as the price moves.
+3. *Rest.* What is left when all have been served goes back to running jobs that had it, then to
+   the largest relative gain a worker, beyond the optimal dop B up to the fastest; where a node has
+   workers that nobody there can use, a job from a crowded node is handed over.
+4. A resize is not free: the present dop counts as a little better than it is, workers that join
+   are charged with the wait for the boundary, and a gain of less than a few steps is none.
+5. When DiT ends, all workers but the leader are free at once, and the leader decodes alone.
+
+*The aging bound.* A job that has been here for ``patience`` times its own work (its seconds at dop
+1) is overdue. From then on only overdue jobs that came earlier can be given workers before it, and
+each of those needs no more than one: so it runs from the next step boundary on, unless as many
+overdue jobs that came earlier as there are workers are still there.
+
+Sources. Order: shortest remaining processing time (Schrage 1968), weighted as Smith's rule has it.
+Width: the trade of latency against work for jobs with sublinear speed-up, of which heSRPT (Berg,
+Vesilo, Harchol-Balter 2020) is the exact answer for one batch of a single speed-up curve; the price
+is ours. From the DDiT paper (arXiv 2506.13497): groups change at step boundaries, the DiT phase
+gives its workers back before the decode, and lost time brings a job forward; its starvation time
+looks backward from the last grant, our lateness at the whole latency, past and predicted. What was
+tried, and the figures: ``docs/elastic.md``.
+
+Ties end with the order of arrival, which is unique.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ddit_batch.cost_model import CostModel
+from ddit_batch.job import JobState
+from ddit_batch.policy.base import Decisions, dit_workers, placed, to_decode
+from ddit_batch.policy.elastic_dops import Shares
+from ddit_batch.policy.elastic_rank import Ranked, Tuning, rank
+from ddit_batch.policy.placement import Placement
+from ddit_batch.snapshot import JobView, Snapshot, Whereabouts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elastic:
+    """The policy."""
+
+    costs: CostModel
+    tuning: Tuning = field(default_factory=Tuning)
+
+    @property
+    def name(self) -> str:
+        """The spec by which settings choose it."""
+        return "elastic"
+
+    def plan(self, snapshot: Snapshot) -> Decisions:
+        """Leave alone what cannot be changed, decode, then share the rest."""
+        place = Placement(snapshot)
+        _hold(place, snapshot)
+        movable = [job for job in snapshot.jobs if _is_movable(job)]
+        ranked = rank(movable, snapshot, self.costs, self.tuning)
+        workers = [worker for worker in dit_workers(snapshot) if place.is_idle(worker.name)]
+        shares = Shares(workers, self.tuning, snapshot.recent.load)
+        shares.give(ranked)
+        self._place(place, shares, ranked)
+        return place.groups
+
+    def sequence(self, snapshot: Snapshot, jobs: Sequence[JobView]) -> list[JobView]:
+        """The order of rule 1."""
+        return [entry.job for entry in rank(jobs, snapshot, self.costs, self.tuning)]
+
+    def _place(self, place: Placement, shares: Shares, ranked: Sequence[Ranked]) -> None:
+        """Give names to counts: first what jobs keep, then what they are given."""
+        served = [entry for entry in ranked if entry.dop]
+        kept: set[int] = set()
+        for entry in served:
+            if entry.current and place.keep(entry.job, min(entry.dop, entry.current)):
+                kept.add(entry.job.seq)
+        for entry in served:
+            if entry.job.seq in kept:
+                had = len(place.groups[entry.job.job_id])
+                dop = entry.cost.widest(min(entry.dop, place.widest(entry.job)))
+                if dop > had:
+                    place.widen(entry.job, dop)
+                elif dop < had:
+                    place.narrow(entry.job, dop)
+        for entry in served:
+            if entry.job.seq not in kept:
+                names = [name for name, room in shares.room_of.items() if room == entry.room]
+                place.start(entry.job, entry.dop, among=frozenset(names))
+
+
+def _is_movable(job: JobView) -> bool:
+    """Whether a decision may change the job's workers: it is denoised, or waits to be."""
+    if job.cancel_requested:
+        return False
+    if job.state is JobState.DENOISING:
+        return bool(job.group)
+    return job.state is JobState.ENCODED and not job.group and job.message is Whereabouts.NONE
+
+
+def _hold(place: Placement, snapshot: Snapshot) -> None:
+    """Keep or withhold the workers of jobs that are not to be moved, and decode."""
+    for job in placed(snapshot):
+        if not _is_movable(job):
+            place.keep(job)
+            place.withhold((*job.group, *job.next_group))
+    for job in to_decode(snapshot):
+        place.decode(job, whole=False)

@@ -1,0 +1,202 @@
+"""``elastic``, second half: how many workers each job is to have, and on which node.
+
+Pure. Counts only; names are given out by ``placement.py``. A ``Shares`` is made for one plan and
+thrown away with it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+
+from ddit_batch.policy.elastic_rank import Ranked, Room, Tuning, scarcity
+from ddit_batch.snapshot import WorkerView
+
+
+class Shares:
+    """The workers of one plan by room, used up as they are given away."""
+
+    def __init__(self, workers: Iterable[WorkerView], tuning: Tuning, load: float) -> None:
+        self._tuning = tuning
+        self._price = tuning.price * scarcity(load) ** tuning.price_power
+        kinds = {worker.name: (worker.node, worker.models) for worker in workers}
+        rooms = sorted(set(kinds.values()), key=lambda kind: (kind[0], sorted(kind[1])))
+        self._serves = [models for _, models in rooms]
+        numbers = {kind: Room(number) for number, kind in enumerate(rooms)}
+        self.room_of = {name: numbers[kind] for name, kind in kinds.items()}
+        self._left = [0] * len(rooms)
+        for room in self.room_of.values():
+            self._left[room] += 1
+        self._workers = len(self.room_of)
+        self._loose = list(self._left)
+        """Of ``_left``, what no running job that is still to be served has now."""
+        self._heaps: dict[str, list[tuple[int, int, Room]]] = {}
+        """For each model that was asked for: rooms by loose and by all workers left, most first."""
+
+    def give(self, ranked: Sequence[Ranked]) -> None:
+        """Decide the dop and the room of every job of *ranked*, which are in order."""
+        self._find(ranked)
+        self._give_in_order(ranked)
+        if any(self._left):
+            self._give_back(ranked)
+            self._widen(ranked)
+            self._move(ranked)
+
+    def _find(self, ranked: Sequence[Ranked]) -> None:
+        """Note where running jobs are."""
+        for entry in ranked:
+            if entry.current:
+                entry.room = self.room_of.get(entry.job.next_group[0])
+                if entry.room is None:
+                    entry.current = 0  # its leader is gone or drains
+                else:
+                    self._loose[entry.room] -= entry.current
+
+    # in order
+
+    def _give_in_order(self, ranked: Sequence[Ranked]) -> None:
+        """Each job in turn takes the dop that is best for it and those behind it."""
+        left = sum(self._left)
+        behind = sum(entry.width_weight for entry in ranked)
+        for entry in ranked:
+            if not left:
+                return
+            behind -= entry.width_weight
+            room = entry.room if entry.current else self._roomiest(entry.job.model)
+            if room is None or not self._left[room]:
+                if room is not None and entry.current:
+                    self._take(room, 0, loose=-entry.current)
+                continue
+            entry.room = room
+            entry.dop = self._best_dop(
+                entry, self._left[room], self._price * behind / self._workers
+            )
+            left -= entry.dop
+            self._take(room, entry.dop, loose=entry.dop - entry.current)
+
+    def _best_dop(self, entry: Ranked, most: int, price: float) -> int:
+        """The dop of least cost: the job's own time, weighted, and its GPU-seconds at *price*."""
+        best, best_cost = 1, float("inf")
+        steps_left, decode_s, current = entry.steps_left, entry.cost.decode_s, entry.current
+        for dop, step_s in zip(entry.cost.dops, entry.cost.step_s, strict=True):
+            if dop > most:
+                break
+            cost = (steps_left * step_s + decode_s) * (entry.width_weight + price * dop)
+            if dop == current:
+                cost /= self._tuning.keep
+            elif dop > current > 0:
+                idle_s = self._tuning.idle_step * 0.5 * entry.cost.at(current)
+                cost += price * (dop - current) * idle_s
+            if cost < best_cost:
+                best, best_cost = dop, cost
+        return best
+
+    def _take(self, room: Room, workers: int, *, loose: int) -> None:
+        self._left[room] -= workers
+        self._loose[room] -= loose
+        for model, heap in self._heaps.items():
+            if model in self._serves[room]:
+                heapq.heappush(heap, (-self._loose[room], -self._left[room], room))
+
+    def _roomiest(self, model: str) -> Room | None:
+        """The room for *model* in which the fewest others are in the way; None: all are full."""
+        heap = self._heaps.get(model)
+        if heap is None:
+            heap = [
+                (-self._loose[number], -left, Room(number))
+                for number, left in enumerate(self._left)
+                if model in self._serves[number]
+            ]
+            heapq.heapify(heap)
+            self._heaps[model] = heap
+        while heap:
+            loose, left, room = heap[0]
+            if left < 0 and (-loose, -left) == (self._loose[room], self._left[room]):
+                return room
+            heapq.heappop(heap)
+        return None
+
+    # what is left when all have been served
+
+    def _give_back(self, ranked: Sequence[Ranked]) -> None:
+        """Running jobs keep what they have if nobody needs it: it costs no resize."""
+        for entry in ranked:
+            if 0 < entry.dop < entry.current:
+                self._set(entry, entry.cost.widest(min(entry.current, self._most(entry))))
+
+    def _widen(self, ranked: Sequence[Ranked]) -> None:
+        """Idle workers go where they gain most, one job at a time."""
+        heap = [
+            (-gain, number, dop)
+            for number, entry in enumerate(ranked)
+            if entry.dop
+            for gain, dop in (self._best_gain(entry),)
+            if gain > 0.0
+        ]
+        heapq.heapify(heap)
+        while heap:
+            _, number, dop = heapq.heappop(heap)
+            entry = ranked[number]
+            if dop <= self._most(entry):
+                self._set(entry, dop)
+            gain, dop = self._best_gain(entry)
+            if gain > 0.0:
+                heapq.heappush(heap, (-gain, number, dop))
+
+    def _best_gain(self, entry: Ranked) -> tuple[float, int]:
+        """What more workers gain most, each, and the dop that does; (0, 0) if none is worth it."""
+        now_s, most = entry.left_s(entry.dop), self._most(entry)
+        best, best_dop = 0.0, 0
+        for dop in entry.cost.dops:
+            if entry.dop < dop <= most:
+                saved_s = now_s - entry.left_s(dop)
+                if saved_s > self._hardly_s(entry, dop):
+                    gain = entry.width_weight * saved_s / (dop - entry.dop)
+                    gain /= now_s**self._tuning.gain_power
+                    if gain > best:
+                        best, best_dop = gain, dop
+        return best, best_dop
+
+    def _hardly_s(self, entry: Ranked, dop: int) -> float:
+        """A saving that is not worth a resize of a running job; 0 where there is none."""
+        if not entry.current or dop <= entry.current:
+            return 0.0
+        return self._tuning.min_gain_steps * entry.cost.at(entry.cost.widest(entry.current))
+
+    def _move(self, ranked: Sequence[Ranked]) -> None:
+        """Idle workers that no job of their room can use take a job over from a crowded one.
+
+        The one that gains most by it; its old workers may widen its neighbours.
+        """
+        for _ in range(len(self._left)):
+            moves = [move for entry in ranked if entry.dop for move in self._moves(entry)]
+            if not moves:
+                return
+            _, number, dop, room = max(moves)
+            entry = next(entry for entry in ranked if entry.job.seq == -number)
+            self._set(entry, 0)
+            entry.room, entry.current = room, 0
+            self._set(entry, dop)
+            self._widen(ranked)
+
+    def _moves(self, entry: Ranked) -> Iterator[tuple[float, int, int, Room]]:
+        """Where the job would gain by going, and what: seconds saved, over seconds left."""
+        now_s = entry.left_s(entry.dop)
+        step_s = entry.cost.at(entry.dop)
+        for number, left in enumerate(self._left):
+            room = Room(number)
+            if left > entry.dop and room != entry.room and entry.job.model in self._serves[room]:
+                dop = min(entry.cost.widest(left), entry.cost.fastest_dop)
+                saved_s = now_s - entry.left_s(dop) - self._tuning.move_s
+                if saved_s > self._tuning.min_gain_steps * step_s:
+                    yield saved_s / now_s, -entry.job.seq, dop, room
+
+    def _most(self, entry: Ranked) -> int:
+        """The most workers that it could have where it is."""
+        assert entry.room is not None
+        return entry.dop + self._left[entry.room]
+
+    def _set(self, entry: Ranked, dop: int) -> None:
+        assert entry.room is not None
+        self._left[entry.room] -= dop - entry.dop
+        entry.dop = dop

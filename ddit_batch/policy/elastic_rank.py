@@ -1,0 +1,198 @@
+"""``elastic``, first half: what a job weighs, and who comes first.
+
+Pure. The rule is told at the head of ``elastic.py``; this file is its order, ``elastic_dops.py``
+its number of workers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import NewType
+
+from ddit_batch.cost_model import Cost, CostModel
+from ddit_batch.snapshot import BatchView, JobView, Snapshot
+
+MAX_LOAD = 0.97
+"""A load above this counts as this: the price of a worker has a pole at 1."""
+MAX_LATENESS = 50.0
+"""Likewise: a number that is raised to a power must end somewhere."""
+DEADLINE_MARGIN = 1.1
+"""A batch with a deadline plans to need so much more than its work."""
+
+
+Room = NewType("Room", int)
+"""Workers among which a group may be formed: those of one node that serve the same models."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """The constants of ``elastic``: what they mean, and where the values come from.
+
+    Found by random search over simulated Poisson arrivals at loads 0.5 to 0.95 on three published
+    profiles (DDiT on 8 GPUs, HunyuanVideo on 8 and 32, CogVideoX1.5 on 32), on seeds that no figure
+    of ours is reported for; ``docs/elastic.md`` tells what was tried.
+    """
+
+    price: float = 0.77
+    """Seconds that a GPU-second costs those who wait, for each job behind and worker, at load 0."""
+    price_power: float = 1.72
+    """How it rises with the load: by ``(1 - load) ** -price_power``."""
+    late_order: float = 1.58
+    """How much a late job comes forward ..."""
+    late_order_power: float = 4.0
+    """... by this power of its lateness ..."""
+    late_order_load: float = 1.5
+    """... and by this power of 0.2 / (1 - load)."""
+    late_width: float = 6.1
+    """How much more a late job's own seconds count when its dop is chosen ..."""
+    late_width_power: float = 2.0
+    """... by this power of its lateness."""
+    size_power: float = 0.6
+    """Shortest remaining first by this power of the work left; 1 is the plain rule."""
+    keep: float = 1.12
+    """A running job's present dop counts as so much better than it is: resizing has a price."""
+    idle_step: float = 0.7
+    """Steps for which workers that join stand idle, waiting for the boundary, on average."""
+    gain_power: float = 1.48
+    """Idle workers go to the largest gain over this power of the time left."""
+    min_gain_steps: float = 2.7
+    """They go to nobody who would gain less than so many of its present steps."""
+    move_s: float = 5.0
+    """What handing a job over to other workers costs: a checkpoint, a message, a read."""
+    patience: float = 50.0
+    """A job that has been here for so many times its own work is overdue."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Ranked:
+    """A job that could be denoised now, while one plan is made."""
+
+    job: JobView
+    cost: Cost
+    steps_left: int
+    work_s: float
+    """GPU-seconds that it still needs at dop 1, its decode included."""
+    current: int
+    """Workers that it has, or will have from its next step boundary."""
+    width_weight: float = 1.0
+    """What a second of its own counts, beside one of the jobs behind it."""
+    size: float = 0.0
+    """The smallest of a turn comes first: the work left, less for a late job."""
+    key: tuple[float, ...] = ()
+    """Its place in the order; the smallest comes first, and no two are equal."""
+    dop: int = 0
+    """Workers that it is to have."""
+    room: Room | None = None
+    """Where it runs, or is to start."""
+
+    def left_s(self, dop: int) -> float:
+        """Seconds to its end at *dop*."""
+        return self.steps_left * self.cost.at(dop) + self.cost.decode_s
+
+
+def scarcity(load: float) -> float:
+    """1 / (1 - load): how many seconds of all later waits a second of work now costs.
+
+    Work that comes in delays what comes after it until the queue is empty once; a queue at load
+    rho takes 1 / (1 - rho) times the work in it to get there.
+    """
+    return 1.0 / (1.0 - min(max(load, 0.0), MAX_LOAD))
+
+
+def rank(
+    jobs: Iterable[JobView], snapshot: Snapshot, costs: CostModel, tuning: Tuning
+) -> list[Ranked]:
+    """*jobs* in the order in which they should be given workers."""
+    entries = [_entry(job, costs) for job in jobs]
+    lateness = _lateness(entries, snapshot)
+    scale = tuning.late_order * (0.2 * scarcity(snapshot.recent.load)) ** tuning.late_order_load
+    order_weight = {b: 1.0 + scale * late**tuning.late_order_power for b, late in lateness.items()}
+    width_weight = {
+        b: 1.0 + tuning.late_width * late**tuning.late_width_power for b, late in lateness.items()
+    }
+    for entry in entries:
+        batch_id = entry.job.batch_id
+        entry.width_weight = width_weight[batch_id]
+        entry.size = entry.work_s**tuning.size_power / order_weight[batch_id]
+    turns = _turns(entries, snapshot)
+    for entry in entries:
+        job = entry.job
+        age_s = snapshot.now_s - job.arrived_s
+        if age_s > tuning.patience * (job.steps * entry.cost.step_s[0] + entry.cost.decode_s):
+            entry.key = (0, job.arrived_s, 0.0, entry.size, job.seq)
+        else:
+            entry.key = (1, -job.priority, turns.get(job.seq, 0.0), entry.size, job.seq)
+    entries.sort(key=_key)
+    return entries
+
+
+_key = attrgetter("key")
+
+
+def _entry(job: JobView, costs: CostModel) -> Ranked:
+    cost = costs.cost(job.model, job.shape)
+    steps_left = job.steps - job.step
+    return Ranked(
+        job=job,
+        cost=cost,
+        steps_left=steps_left,
+        work_s=steps_left * cost.step_s[0] + cost.decode_s,
+        current=len(job.next_group),
+    )
+
+
+def _lateness(entries: Sequence[Ranked], snapshot: Snapshot) -> dict[str, float]:
+    """For each batch: the latency that its jobs are heading for, over what is slow of late.
+
+    One number for all jobs of a batch, whose user wants the whole of it: among themselves they go
+    by their size alone.
+    """
+    soonest_s: dict[str, list[float]] = defaultdict(list)
+    for entry in entries:
+        cost = entry.cost
+        left_s = entry.steps_left * cost.at(cost.fastest_dop) + cost.decode_s
+        soonest_s[entry.job.batch_id].append(snapshot.now_s - entry.job.arrived_s + left_s)
+    mean_s = {batch_id: sum(ends) / len(ends) for batch_id, ends in soonest_s.items()}
+    slow_s = snapshot.recent.slow_s
+    if slow_s is None:
+        slow_s = 2.0 * sum(map(sum, soonest_s.values())) / max(len(entries), 1)
+    return {
+        b: min(end_s / slow_s, MAX_LATENESS) if slow_s > 0 else 1.0 for b, end_s in mean_s.items()
+    }
+
+
+def _turns(entries: Sequence[Ranked], snapshot: Snapshot) -> dict[int, float]:
+    """By ``seq``: how many jobs of its batch come before it, over the batch's share.
+
+    Jobs in order of their turn are one of each batch, then the next of each: equal numbers of
+    workers for equal shares, and so equal GPU-seconds while all want them. A batch with a deadline
+    has as many first turns as it needs workers to meet it. Jobs that are left out have turn 0.
+    """
+    size = Counter(entry.job.batch_id for entry in entries)
+    if len(size) <= 1:
+        return {}
+    views = {view.batch_id: view for view in snapshot.batches}
+    members: dict[str, list[Ranked]] = defaultdict(list)
+    for entry in entries:
+        if size[entry.job.batch_id] > 1:
+            members[entry.job.batch_id].append(entry)
+    turns: dict[int, float] = {}
+    for batch_id, jobs in members.items():
+        view = views.get(batch_id, BatchView(batch_id=batch_id))
+        first = _needed_workers(view, snapshot.now_s)
+        jobs.sort(key=lambda entry: (-entry.job.priority, entry.size, entry.job.seq))
+        for number, entry in enumerate(jobs):
+            turns[entry.job.seq] = max(0, number - first) / view.share
+    return turns
+
+
+def _needed_workers(batch: BatchView, now_s: float) -> int:
+    """Workers that the batch must have from now on to meet its deadline; 0 without one."""
+    if batch.deadline_s is None:
+        return 0
+    time_left_s = max(batch.deadline_s - now_s, 1.0)
+    return math.ceil(DEADLINE_MARGIN * batch.work_s / time_left_s)
