@@ -20,6 +20,7 @@ POLICIES = (
     "ddit",
     "ddit:order=waiting-first",
     "dp",
+    "elastic",
 )
 """Those that end every workload on every cluster."""
 
