@@ -7,7 +7,8 @@ across nodes. A group shrinks from its end and grows at its end: its leader stay
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 
 from ddit_batch.cost_model import Cost, CostModel
 from ddit_batch.job import JobId, JobState, WorkerName
@@ -65,7 +66,7 @@ class Placement:
         self.groups[job.job_id] = left
         return len(left)
 
-    def start(self, job: JobView, dop: int, among: Container[WorkerName] | None = None) -> bool:
+    def start(self, job: JobView, dop: int, among: Collection[WorkerName] | None = None) -> bool:
         """Give a job that has no workers *dop* of them on one node. False: no node has so many.
 
         They are *among* some, if it says so. Its last leader leads again if it can; otherwise the
@@ -81,7 +82,7 @@ class Placement:
         self._give(job, tuple(able[:dop]))
         return True
 
-    def _node_for(self, job: JobView, dop: int, among: Container[WorkerName] | None) -> str | None:
+    def _node_for(self, job: JobView, dop: int, among: Collection[WorkerName] | None) -> str | None:
         leader = job.last_group[0] if job.last_group else None
         if leader in self._idle.names:
             node = self._worker[leader].node
@@ -90,12 +91,13 @@ class Placement:
                 return node
         if among is None:
             return self._idle.tightest(job.model, dop)
-        room = {node: len(self._able(job, node, among)) for node in self._idle.nodes}
-        return min(
-            (node for node in room if room[node] >= dop),
-            key=lambda node: (room[node], node),
-            default=None,
+        room = Counter(
+            self._worker[name].node
+            for name in among
+            if name in self._idle.names and job.model in self._worker[name].models
         )
+        fitting = [(count, node) for node, count in room.items() if count >= dop]
+        return min(fitting)[1] if fitting else None
 
     def widest(self, job: JobView) -> int:
         """The most idle workers that the job could have on one node: its own, or any."""
@@ -151,7 +153,7 @@ class Placement:
         self._idle.take([name for name in dict.fromkeys(names) if name in self._idle.names])
 
     def _able(
-        self, job: JobView, node: str, among: Container[WorkerName] | None = None
+        self, job: JobView, node: str, among: Collection[WorkerName] | None = None
     ) -> list[WorkerName]:
         able = self._idle.on(node, job.model)
         return able if among is None else [name for name in able if name in among]
