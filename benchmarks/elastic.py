@@ -189,9 +189,8 @@ def at_once(policy: str) -> bool:
             workload, costs=costs, model=setup.model, steps=50, gpus=32, dice=random.Random(1)
         )
         least = bound(jobs, costs, Cluster(gpus=32))
-        print(
-            f"{setup.name}: bound mean {least.mean_latency_s:.0f} s, makespan {least.makespan_s:.0f} s"
-        )
+        mean_s, makespan_s = least.mean_latency_s, least.makespan_s
+        print(f"{setup.name}: bound mean {mean_s:.0f} s, makespan {makespan_s:.0f} s")
         rows = {
             p: one(Run(setup=setup, workload=workload, policy=p, seed=1))
             for p in ("static", *READINGS, policy)

@@ -82,22 +82,24 @@ class Elastic:
     def _place(self, place: Placement, shares: Shares, ranked: Sequence[Ranked]) -> None:
         """Give names to counts: first what jobs keep, then what they are given."""
         served = [entry for entry in ranked if entry.dop]
-        kept: set[int] = set()
+        wider: list[Ranked] = []
+        starting: list[Ranked] = []
         for entry in served:
-            if entry.current and place.keep(entry.job, min(entry.dop, entry.current)):
-                kept.add(entry.job.seq)
-        for entry in served:
-            if entry.job.seq in kept:
-                had = len(place.groups[entry.job.job_id])
-                dop = entry.cost.widest(min(entry.dop, place.widest(entry.job)))
-                if dop > had:
-                    place.widen(entry.job, dop)
-                elif dop < had:
-                    place.narrow(entry.job, dop)
-        for entry in served:
-            if entry.job.seq not in kept:
-                names = [name for name, room in shares.room_of.items() if room == entry.room]
-                place.start(entry.job, entry.dop, among=frozenset(names))
+            kept = place.keep(entry.job, min(entry.dop, entry.current)) if entry.current else 0
+            if not kept:
+                starting.append(entry)
+            elif kept != entry.dop:
+                wider.append(entry)
+        for entry in wider:
+            had = len(place.groups[entry.job.job_id])
+            dop = entry.cost.widest(min(entry.dop, place.widest(entry.job)))
+            if dop > had:
+                place.widen(entry.job, dop)
+            elif dop < had:
+                place.narrow(entry.job, dop)
+        for entry in starting:
+            assert entry.room is not None
+            place.start(entry.job, entry.dop, among=shares.names[entry.room])
 
 
 def _is_movable(job: JobView) -> bool:

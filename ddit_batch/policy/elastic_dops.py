@@ -7,8 +7,9 @@ thrown away with it.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
+from ddit_batch.job import WorkerName
 from ddit_batch.policy.elastic_rank import Ranked, Room, Tuning, scarcity
 from ddit_batch.snapshot import WorkerView
 
@@ -24,9 +25,11 @@ class Shares:
         self._serves = [models for _, models in rooms]
         numbers = {kind: Room(number) for number, kind in enumerate(rooms)}
         self.room_of = {name: numbers[kind] for name, kind in kinds.items()}
-        self._left = [0] * len(rooms)
-        for room in self.room_of.values():
-            self._left[room] += 1
+        self.names: list[list[WorkerName]] = [[] for _ in rooms]
+        """The workers of each room."""
+        for name, room in self.room_of.items():
+            self.names[room].append(name)
+        self._left = [len(names) for names in self.names]
         self._workers = len(self.room_of)
         self._loose = list(self._left)
         """Of ``_left``, what no running job that is still to be served has now."""
@@ -77,18 +80,19 @@ class Shares:
     def _best_dop(self, entry: Ranked, most: int, price: float) -> int:
         """The dop of least cost: the job's own time, weighted, and its GPU-seconds at *price*."""
         best, best_cost = 1, float("inf")
-        steps_left, decode_s, current = entry.steps_left, entry.cost.decode_s, entry.current
-        for dop, step_s in zip(entry.cost.dops, entry.cost.step_s, strict=True):
+        cost, current, weight = entry.cost, entry.current, entry.width_weight
+        steps_left, decode_s = entry.steps_left, cost.decode_s
+        for dop, step_s in zip(cost.dops, cost.step_s, strict=True):
             if dop > most:
                 break
-            cost = (steps_left * step_s + decode_s) * (entry.width_weight + price * dop)
+            total = (steps_left * step_s + decode_s) * (weight + price * dop)
             if dop == current:
-                cost /= self._tuning.keep
+                total /= self._tuning.keep
             elif dop > current > 0:
-                idle_s = self._tuning.idle_step * 0.5 * entry.cost.at(current)
-                cost += price * (dop - current) * idle_s
-            if cost < best_cost:
-                best, best_cost = dop, cost
+                present_s = cost.at(cost.widest(current))
+                total += price * (dop - current) * self._tuning.idle_step * 0.5 * present_s
+            if total < best_cost:
+                best, best_cost = dop, total
         return best
 
     def _take(self, room: Room, workers: int, *, loose: int) -> None:
@@ -145,7 +149,10 @@ class Shares:
 
     def _best_gain(self, entry: Ranked) -> tuple[float, int]:
         """What more workers gain most, each, and the dop that does; (0, 0) if none is worth it."""
-        now_s, most = entry.left_s(entry.dop), self._most(entry)
+        most = self._most(entry)
+        if entry.dop >= min(most, entry.cost.fastest_dop):
+            return 0.0, 0
+        now_s = entry.left_s(entry.dop)
         best, best_dop = 0.0, 0
         for dop in entry.cost.dops:
             if entry.dop < dop <= most:
@@ -169,27 +176,32 @@ class Shares:
         The one that gains most by it; its old workers may widen its neighbours.
         """
         for _ in range(len(self._left)):
-            moves = [move for entry in ranked if entry.dop for move in self._moves(entry)]
-            if not moves:
+            move = self._best_move(ranked)
+            if move is None:
                 return
-            _, number, dop, room = max(moves)
-            entry = next(entry for entry in ranked if entry.job.seq == -number)
+            entry, room, dop = move
             self._set(entry, 0)
             entry.room, entry.current = room, 0
             self._set(entry, dop)
             self._widen(ranked)
 
-    def _moves(self, entry: Ranked) -> Iterator[tuple[float, int, int, Room]]:
-        """Where the job would gain by going, and what: seconds saved, over seconds left."""
-        now_s = entry.left_s(entry.dop)
-        step_s = entry.cost.at(entry.dop)
-        for number, left in enumerate(self._left):
-            room = Room(number)
-            if left > entry.dop and room != entry.room and entry.job.model in self._serves[room]:
-                dop = min(entry.cost.widest(left), entry.cost.fastest_dop)
-                saved_s = now_s - entry.left_s(dop) - self._tuning.move_s
-                if saved_s > self._tuning.min_gain_steps * step_s:
-                    yield saved_s / now_s, -entry.job.seq, dop, room
+    def _best_move(self, ranked: Sequence[Ranked]) -> tuple[Ranked, Room, int] | None:
+        """Which job would gain most by going where: of seconds left, the share that it saves."""
+        rooms = [Room(number) for number, left in enumerate(self._left) if left]
+        widest = max((self._left[room] for room in rooms), default=0)
+        best, best_share = None, 0.0
+        for entry in ranked:
+            if not 0 < entry.dop < min(widest, entry.cost.fastest_dop):
+                continue
+            now_s = entry.left_s(entry.dop)
+            hardly_s = self._tuning.min_gain_steps * entry.cost.at(entry.dop) + self._tuning.move_s
+            for room in rooms:
+                if room != entry.room and entry.job.model in self._serves[room]:
+                    dop = min(entry.cost.widest(self._left[room]), entry.cost.fastest_dop)
+                    saved_s = now_s - entry.left_s(dop)
+                    if saved_s > hardly_s and saved_s > best_share * now_s:
+                        best, best_share = (entry, room, dop), saved_s / now_s
+        return best
 
     def _most(self, entry: Ranked) -> int:
         """The most workers that it could have where it is."""
