@@ -109,6 +109,22 @@ def test_pending_promotion_is_kept() -> None:
     assert plan(WAITING_FIRST, *workers, told, waiting(2, P144)) == {1: [0, 1, 2, 3]}
 
 
+def test_job_that_is_to_shrink_is_not_promoted_before_it_has() -> None:
+    """Another policy told it to; a group that loses some and gains others at once there is not."""
+    workers = crew(8)
+    told = running(1, P360, *workers[4:], pending=(workers[4].name,))
+
+    assert plan(DDIT, *workers, told) == {1: [4]}
+
+
+def test_what_a_worker_does_comes_before_what_was_sent_to_it() -> None:
+    """A job that arrived earlier was sent to a worker that another has by now."""
+    workers = crew(1)
+    sent = a_sent_job(1, JobState.ENCODED, workers[0].name, model="open-sora", shape=P144)
+
+    assert plan(DDIT, *workers, sent, running(2, P144, workers[0])) == {2: [0]}
+
+
 def test_job_that_is_sent_to_its_leader_is_not_promoted() -> None:
     """It does not run yet: nobody would hear."""
     workers = crew(4)

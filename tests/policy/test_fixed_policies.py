@@ -82,6 +82,11 @@ def test_dp_starts_degraded_on_what_is_idle() -> None:
     }
 
 
+def test_dp_takes_no_more_than_the_optimal_dop() -> None:
+    """Though eight workers idle."""
+    assert plan(DP, *crew(8), waiting(1, P360)) == {1: [0, 1, 2, 3]}
+
+
 def test_dp_with_fixed_groups_runs_degraded_on_a_smaller_one() -> None:
     """8 GPUs cut as 1/2/4/1: the second 360p runs at 2, the others at 1."""
     jobs = [waiting(n, P360) for n in (1, 2, 3, 4)]
