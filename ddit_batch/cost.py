@@ -67,10 +67,13 @@ class Cost:
     """What live steps had to do with each of ``step_s``; () for nothing."""
     encode_basis: Basis = Basis.ASSUMED
     decode_basis: Basis = Basis.ASSUMED
+    fastest_s: float = field(init=False, repr=False, compare=False)
+    """Seconds of a step at ``fastest_dop``."""
     _step_s: dict[int, float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_step_s", dict(zip(self.dops, self.step_s, strict=True)))
+        object.__setattr__(self, "fastest_s", self._step_s[self.fastest_dop])
 
     def at(self, dop: int) -> float:
         """Seconds of a step at *dop*, one of ``dops``."""

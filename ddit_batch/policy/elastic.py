@@ -44,11 +44,15 @@ from dataclasses import dataclass, field
 
 from ddit_batch.cost_model import CostModel
 from ddit_batch.job import JobState
-from ddit_batch.policy.base import Decisions, dit_workers, placed, to_decode
+from ddit_batch.policy.base import Decisions, dit_workers, to_decode
 from ddit_batch.policy.elastic_dops import Shares
 from ddit_batch.policy.elastic_rank import Ranked, Tuning, rank
 from ddit_batch.policy.placement import Placement
-from ddit_batch.snapshot import JobView, Snapshot, Whereabouts
+from ddit_batch.snapshot import JobView, Snapshot, Whereabouts, order_key
+
+# A member of an enum costs more to look up than to compare.
+_DENOISING, _ENCODED = JobState.DENOISING, JobState.ENCODED
+_NO_MESSAGE = Whereabouts.NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +70,8 @@ class Elastic:
     def plan(self, snapshot: Snapshot) -> Decisions:
         """Leave alone what cannot be changed, decode, then share the rest."""
         place = Placement(snapshot)
-        _hold(place, snapshot)
         movable = [job for job in snapshot.jobs if _is_movable(job)]
+        _hold(place, snapshot, frozenset(job.seq for job in movable))
         ranked = rank(movable, snapshot, self.costs, self.tuning)
         workers = [worker for worker in dit_workers(snapshot) if place.is_idle(worker.name)]
         shares = Shares(workers, self.tuning, snapshot.recent.load)
@@ -104,18 +108,22 @@ class Elastic:
 
 def _is_movable(job: JobView) -> bool:
     """Whether a decision may change the job's workers: it is denoised, or waits to be."""
-    if job.cancel_requested:
-        return False
-    if job.state is JobState.DENOISING:
-        return bool(job.group)
-    return job.state is JobState.ENCODED and not job.group and job.message is Whereabouts.NONE
+    state = job.state
+    if state is _DENOISING:
+        return bool(job.group) and not job.cancel_requested
+    return (
+        state is _ENCODED
+        and not job.group
+        and job.message is _NO_MESSAGE
+        and not job.cancel_requested
+    )
 
 
-def _hold(place: Placement, snapshot: Snapshot) -> None:
+def _hold(place: Placement, snapshot: Snapshot, movable: frozenset[int]) -> None:
     """Keep or withhold the workers of jobs that are not to be moved, and decode."""
-    for job in placed(snapshot):
-        if not _is_movable(job):
-            place.keep(job)
-            place.withhold((*job.group, *job.next_group))
+    fixed = [job for job in snapshot.jobs if job.group and job.seq not in movable]
+    for job in sorted(fixed, key=order_key):
+        place.keep(job)
+        place.withhold((*job.group, *job.next_group))
     for job in to_decode(snapshot):
         place.decode(job, whole=False)

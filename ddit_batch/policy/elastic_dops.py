@@ -19,6 +19,7 @@ class Shares:
 
     def __init__(self, workers: Iterable[WorkerView], tuning: Tuning, load: float) -> None:
         self._tuning = tuning
+        self._keep, self._idle_step = tuning.keep, 0.5 * tuning.idle_step
         self._price = tuning.price * scarcity(load) ** tuning.price_power
         kinds = {worker.name: (worker.node, worker.models) for worker in workers}
         rooms = sorted(set(kinds.values()), key=lambda kind: (kind[0], sorted(kind[1])))
@@ -81,16 +82,18 @@ class Shares:
         """The dop of least cost: the job's own time, weighted, and its GPU-seconds at *price*."""
         best, best_cost = 1, float("inf")
         cost, current, weight = entry.cost, entry.current, entry.width_weight
+        if most == 1 or len(cost.dops) == 1:
+            return 1
         steps_left, decode_s = entry.steps_left, cost.decode_s
+        joining = price * self._idle_step * cost.at(cost.widest(current)) if current else 0.0
         for dop, step_s in zip(cost.dops, cost.step_s, strict=True):
             if dop > most:
                 break
             total = (steps_left * step_s + decode_s) * (weight + price * dop)
             if dop == current:
-                total /= self._tuning.keep
-            elif dop > current > 0:
-                present_s = cost.at(cost.widest(current))
-                total += price * (dop - current) * self._tuning.idle_step * 0.5 * present_s
+                total /= self._keep
+            elif dop > current:
+                total += joining * (dop - current)
             if total < best_cost:
                 best, best_cost = dop, total
         return best
@@ -187,21 +190,34 @@ class Shares:
 
     def _best_move(self, ranked: Sequence[Ranked]) -> tuple[Ranked, Room, int] | None:
         """Which job would gain most by going where: of seconds left, the share that it saves."""
-        rooms = [Room(number) for number, left in enumerate(self._left) if left]
-        widest = max((self._left[room] for room in rooms), default=0)
+        rooms = sorted(map(Room, range(len(self._left))), key=self._left.__getitem__, reverse=True)
+        widest = self._left[rooms[0]]
+        if widest <= 1:
+            return None  # nobody has less than one worker
         best, best_share = None, 0.0
         for entry in ranked:
-            if not 0 < entry.dop < min(widest, entry.cost.fastest_dop):
+            cost = entry.cost
+            if not 0 < entry.dop < min(widest, cost.fastest_dop):
                 continue
+            room = self._roomiest_but(entry, rooms)
+            if room is None:
+                continue
+            dop = min(cost.widest(self._left[room]), cost.fastest_dop)
             now_s = entry.left_s(entry.dop)
-            hardly_s = self._tuning.min_gain_steps * entry.cost.at(entry.dop) + self._tuning.move_s
-            for room in rooms:
-                if room != entry.room and entry.job.model in self._serves[room]:
-                    dop = min(entry.cost.widest(self._left[room]), entry.cost.fastest_dop)
-                    saved_s = now_s - entry.left_s(dop)
-                    if saved_s > hardly_s and saved_s > best_share * now_s:
-                        best, best_share = (entry, room, dop), saved_s / now_s
+            saved_s = now_s - entry.left_s(dop)
+            hardly_s = self._tuning.min_gain_steps * cost.at(entry.dop) + self._tuning.move_s
+            if saved_s > hardly_s and saved_s > best_share * now_s:
+                best, best_share = (entry, room, dop), saved_s / now_s
         return best
+
+    def _roomiest_but(self, entry: Ranked, rooms: Sequence[Room]) -> Room | None:
+        """The first of *rooms*, most workers first, that could take the job over."""
+        for room in rooms:
+            if not self._left[room]:
+                return None
+            if room != entry.room and entry.job.model in self._serves[room]:
+                return room
+        return None
 
     def _most(self, entry: Ranked) -> int:
         """The most workers that it could have where it is."""

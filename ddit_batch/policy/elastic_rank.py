@@ -67,27 +67,47 @@ class Tuning:
     """A job that has been here for so many times its own work is overdue."""
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
 class Ranked:
-    """A job that could be denoised now, while one plan is made."""
+    """A job that could be denoised now, while one plan is made.
 
-    job: JobView
-    cost: Cost
-    steps_left: int
-    work_s: float
-    """GPU-seconds that it still needs at dop 1, its decode included."""
-    current: int
-    """Workers that it has, or will have from its next step boundary."""
-    width_weight: float = 1.0
-    """What a second of its own counts, beside one of the jobs behind it."""
-    size: float = 0.0
-    """The smallest of a turn comes first: the work left, less for a late job."""
-    key: tuple[float, ...] = ()
-    """Its place in the order; the smallest comes first, and no two are equal."""
-    dop: int = 0
-    """Workers that it is to have."""
-    room: Room | None = None
-    """Where it runs, or is to start."""
+    A plain class and not a dataclass: a plan for a large window makes thousands of them.
+    """
+
+    __slots__ = (
+        "cost",
+        "current",
+        "dop",
+        "job",
+        "key",
+        "room",
+        "size",
+        "soonest_s",
+        "steps_left",
+        "width_weight",
+        "work_s",
+    )
+
+    def __init__(self, job: JobView, cost: Cost, now_s: float) -> None:
+        steps_left = job.steps - job.step
+        self.job = job
+        self.cost = cost
+        self.steps_left = steps_left
+        self.work_s = steps_left * cost.step_s[0] + cost.decode_s
+        """GPU-seconds that it still needs at dop 1, its decode included."""
+        self.soonest_s = now_s - job.arrived_s + steps_left * cost.fastest_s + cost.decode_s
+        """Its latency if it had its fastest dop from now on."""
+        self.current = len(job.group if job.pending is None else job.pending)
+        """Workers that it has, or will have from its next step boundary."""
+        self.width_weight = 1.0
+        """What a second of its own counts, beside one of the jobs behind it."""
+        self.size = 0.0
+        """The smallest of a turn comes first: the work left, less for a late job."""
+        self.key: tuple[float, ...] = ()
+        """Its place in the order; the smallest comes first, and no two are equal."""
+        self.dop = 0
+        """Workers that it is to have."""
+        self.room: Room | None = None
+        """Where it runs, or is to start."""
 
     def left_s(self, dop: int) -> float:
         """Seconds to its end at *dop*."""
@@ -107,25 +127,18 @@ def rank(
     jobs: Iterable[JobView], snapshot: Snapshot, costs: CostModel, tuning: Tuning
 ) -> list[Ranked]:
     """*jobs* in the order in which they should be given workers."""
-    entries = [_entry(job, costs) for job in jobs]
-    lateness = _lateness(entries, snapshot)
-    scale = tuning.late_order * (0.2 * scarcity(snapshot.recent.load)) ** tuning.late_order_load
-    order_weight = {b: 1.0 + scale * late**tuning.late_order_power for b, late in lateness.items()}
-    width_weight = {
-        b: 1.0 + tuning.late_width * late**tuning.late_width_power for b, late in lateness.items()
-    }
-    for entry in entries:
-        batch_id = entry.job.batch_id
-        entry.width_weight = width_weight[batch_id]
-        entry.size = entry.work_s**tuning.size_power / order_weight[batch_id]
+    now_s, cost_of = snapshot.now_s, costs.cost
+    entries = [Ranked(job, cost_of(job.model, job.shape), now_s) for job in jobs]
+    _weigh(entries, snapshot, tuning)
     turns = _turns(entries, snapshot)
     for entry in entries:
-        job = entry.job
-        age_s = snapshot.now_s - job.arrived_s
-        if age_s > tuning.patience * (job.steps * entry.cost.step_s[0] + entry.cost.decode_s):
+        job, cost = entry.job, entry.cost
+        whole_s = job.steps * cost.step_s[0] + cost.decode_s
+        if now_s - job.arrived_s > tuning.patience * whole_s:
             entry.key = (0, job.arrived_s, 0.0, entry.size, job.seq)
         else:
-            entry.key = (1, -job.priority, turns.get(job.seq, 0.0), entry.size, job.seq)
+            turn = turns.get(job.seq, 0.0) if turns else 0.0
+            entry.key = (1, -job.priority, turn, entry.size, job.seq)
     entries.sort(key=_key)
     return entries
 
@@ -133,36 +146,34 @@ def rank(
 _key = attrgetter("key")
 
 
-def _entry(job: JobView, costs: CostModel) -> Ranked:
-    cost = costs.cost(job.model, job.shape)
-    steps_left = job.steps - job.step
-    return Ranked(
-        job=job,
-        cost=cost,
-        steps_left=steps_left,
-        work_s=steps_left * cost.step_s[0] + cost.decode_s,
-        current=len(job.next_group),
-    )
+def _weigh(entries: Sequence[Ranked], snapshot: Snapshot, tuning: Tuning) -> None:
+    """Set the weights of all jobs, and with them their sizes."""
+    lateness = _lateness(entries, snapshot.recent.slow_s)
+    scale = tuning.late_order * (0.2 * scarcity(snapshot.recent.load)) ** tuning.late_order_load
+    order_power, width_power = tuning.late_order_power, tuning.late_width_power
+    for entry, late in zip(entries, lateness, strict=True):
+        entry.width_weight = 1.0 + tuning.late_width * late**width_power
+        entry.size = entry.work_s**tuning.size_power / (1.0 + scale * late**order_power)
 
 
-def _lateness(entries: Sequence[Ranked], snapshot: Snapshot) -> dict[str, float]:
-    """For each batch: the latency that its jobs are heading for, over what is slow of late.
+def _lateness(entries: Sequence[Ranked], slow_s: float | None) -> list[float]:
+    """For each job: the latency that its batch is heading for, over what is slow of late.
 
     One number for all jobs of a batch, whose user wants the whole of it: among themselves they go
     by their size alone.
     """
-    soonest_s: dict[str, list[float]] = defaultdict(list)
-    for entry in entries:
-        cost = entry.cost
-        left_s = entry.steps_left * cost.at(cost.fastest_dop) + cost.decode_s
-        soonest_s[entry.job.batch_id].append(snapshot.now_s - entry.job.arrived_s + left_s)
-    mean_s = {batch_id: sum(ends) / len(ends) for batch_id, ends in soonest_s.items()}
-    slow_s = snapshot.recent.slow_s
+    ends_s = [entry.soonest_s for entry in entries]
+    size = Counter(entry.job.batch_id for entry in entries)
+    if len(size) < len(entries):
+        total_s: dict[str, float] = defaultdict(float)
+        for entry in entries:
+            total_s[entry.job.batch_id] += entry.soonest_s
+        ends_s = [total_s[e.job.batch_id] / size[e.job.batch_id] for e in entries]
     if slow_s is None:
-        slow_s = 2.0 * sum(map(sum, soonest_s.values())) / max(len(entries), 1)
-    return {
-        b: min(end_s / slow_s, MAX_LATENESS) if slow_s > 0 else 1.0 for b, end_s in mean_s.items()
-    }
+        slow_s = 2.0 * sum(ends_s) / max(len(ends_s), 1)
+    if slow_s <= 0:
+        return [1.0] * len(ends_s)
+    return [min(end_s / slow_s, MAX_LATENESS) for end_s in ends_s]
 
 
 def _turns(entries: Sequence[Ranked], snapshot: Snapshot) -> dict[int, float]:

@@ -19,14 +19,24 @@ class IdleWorkers:
 
     def __init__(self, workers: Sequence[WorkerView]) -> None:
         self._worker = {worker.name: worker for worker in workers}
-        self._on: dict[str, list[WorkerName]] = {worker.node: [] for worker in workers}
-        for worker in workers:
-            self._on[worker.node].append(worker.name)
         self.names = set(self._worker)
+        self._by_node: dict[str, list[WorkerName]] | None = None
+        """Made when a node is first looked at: most workers are taken before that, by jobs that
+        keep what they have, and cost no more than a look into ``names``."""
         self._room: dict[str, dict[str, int]] = {}
         """How many on each node serve a model; for the models that were asked for."""
         self._nodes: dict[str, dict[int, list[str]]] = {}
         """The same the other way round, nodes in order of name."""
+
+    @property
+    def _on(self) -> dict[str, list[WorkerName]]:
+        """By node, in order of name."""
+        if self._by_node is None:
+            self._by_node = {worker.node: [] for worker in self._worker.values()}
+            for name, worker in self._worker.items():
+                if name in self.names:
+                    self._by_node[worker.node].append(name)
+        return self._by_node
 
     @property
     def nodes(self) -> Iterable[str]:
@@ -52,19 +62,22 @@ class IdleWorkers:
         self._count(model)
         return max((room for room, found in self._nodes[model].items() if found), default=0)
 
-    def take(self, names: Iterable[WorkerName]) -> None:
+    def take(self, names: Sequence[WorkerName]) -> None:
         """They are not idle any more; all of them were."""
-        for name in names:
-            self._on[self._worker[name].node].remove(name)
-            self.names.remove(name)
-            self._recount(name, -1)
+        assert self.names.issuperset(names), "a worker is given twice"
+        self.names.difference_update(names)
+        if self._by_node is not None:
+            for name in names:
+                self._by_node[self._worker[name].node].remove(name)
+                self._recount(name, -1)
 
     def put_back(self, names: Iterable[WorkerName]) -> None:
         """They are idle again."""
         for name in names:
-            insort(self._on[self._worker[name].node], name)
             self.names.add(name)
-            self._recount(name, 1)
+            if self._by_node is not None:
+                insort(self._by_node[self._worker[name].node], name)
+                self._recount(name, 1)
 
     def _count(self, model: str) -> None:
         """Count the room of every node for a model that is asked for the first time."""
