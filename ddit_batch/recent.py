@@ -1,4 +1,4 @@
-"""How busy it has been of late: two numbers that a policy may weigh its choices by.
+"""How busy it has been of late: numbers that a policy may weigh its choices by.
 
 Pure, and one formula for both drivers: the live one asks Postgres for what came in and what ended,
 a simulated one remembers it. Everything is in GPU-seconds at dop 1, so that a policy's own choices
@@ -15,13 +15,13 @@ from ddit_batch.snapshot import Recent
 LOAD_SPAN = 6.0
 """Arrivals are counted over so many mean jobs' work: at load 0.8 that is five arrivals a worker."""
 LATENCY_SPAN = 24.0
-"""Ends are looked at over so many: a quantile wants more samples than a rate."""
+"""Ends are looked at over so many, and arrivals for the usual load: steadier, slower to notice."""
 SLOW_QUANTILE = 0.95
 FEWEST_ENDS = 20
 """With fewer jobs that ended, nothing is known of what is slow."""
 PRIOR_LOAD = 0.7
 PRIOR_WEIGHT = 0.2
-"""Of a span in which nothing is known yet: how many spans of ``PRIOR_LOAD`` are assumed."""
+"""Of a span: how much of it at ``PRIOR_LOAD`` is assumed to have come before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,7 @@ class Spans:
 
     load_s: float
     latency_s: float
+    """Also for the usual load."""
 
 
 def spans(mean_work_s: float) -> Spans:
@@ -37,15 +38,38 @@ def spans(mean_work_s: float) -> Spans:
     return Spans(load_s=LOAD_SPAN * mean_work_s, latency_s=LATENCY_SPAN * mean_work_s)
 
 
-def recent(*, work_s: float, workers: int, span_s: float, slow_s: float | None = None) -> Recent:
-    """The two numbers.
+def recent(
+    *,
+    span: Spans,
+    workers: int,
+    arrived_s: float,
+    backlog_s: float,
+    arrived_long_s: float,
+    slow_s: float | None = None,
+) -> Recent:
+    """The numbers, from GPU-seconds of work at dop 1.
 
-    *work_s* is what came in during *span_s*, done meanwhile or not, and what is left of older jobs:
-    a backlog is a load too.
+    Args:
+        span: How far back was looked.
+        workers: That denoise.
+        arrived_s: Work that came in during the load span, done meanwhile or not.
+        backlog_s: What is left of older jobs: a backlog is a load too.
+        arrived_long_s: Work that came in during the latency span. A batch that came before it is
+            not usual, however much is left of it.
+        slow_s: See ``slow_s``.
     """
-    offered = work_s / (max(workers, 1) * span_s) if span_s > 0 else PRIOR_LOAD
-    load = (offered + PRIOR_WEIGHT * PRIOR_LOAD) / (1.0 + PRIOR_WEIGHT)
-    return Recent(load=load, slow_s=slow_s)
+    return Recent(
+        load=_load(arrived_s + backlog_s, workers, span.load_s),
+        usual_load=_load(arrived_long_s, workers, span.latency_s),
+        slow_s=slow_s,
+    )
+
+
+def _load(work_s: float, workers: int, span_s: float) -> float:
+    if span_s <= 0:
+        return PRIOR_LOAD
+    offered = work_s / (max(workers, 1) * span_s)
+    return (offered + PRIOR_WEIGHT * PRIOR_LOAD) / (1.0 + PRIOR_WEIGHT)
 
 
 def slow_s(ascending_s: Sequence[float]) -> float | None:

@@ -104,6 +104,8 @@ class Recent:
     load: float = 0.7
     """Work that has come in, over what the DiT workers could do in that time at dop 1. Above 1 the
     queue grows."""
+    usual_load: float = 0.7
+    """The same over a longer time."""
     slow_s: float | None = None
     """Seconds from arrival to end that 19 of 20 jobs needed at most; None: too few have ended."""
 

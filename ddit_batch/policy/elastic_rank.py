@@ -37,29 +37,29 @@ class Tuning:
     of ours is reported for; ``docs/elastic.md`` tells what was tried.
     """
 
-    price: float = 0.77
+    price: float = 0.86
     """Seconds that a GPU-second costs those who wait, for each job behind and worker, at load 0."""
-    price_power: float = 1.72
+    price_power: float = 1.85
     """How it rises with the load: by ``(1 - load) ** -price_power``."""
-    late_order: float = 1.58
+    late_order: float = 2.82
     """How much a late job comes forward ..."""
-    late_order_power: float = 4.0
+    late_order_power: float = 3.2
     """... by this power of its lateness ..."""
-    late_order_load: float = 1.5
-    """... and by this power of 0.2 / (1 - load)."""
-    late_width: float = 6.1
+    late_order_load: float = 1.7
+    """... and by this power of 0.2 / (1 - usual load)."""
+    late_width: float = 7.9
     """How much more a late job's own seconds count when its dop is chosen ..."""
-    late_width_power: float = 2.0
+    late_width_power: float = 3.9
     """... by this power of its lateness."""
-    size_power: float = 0.6
+    size_power: float = 0.63
     """Shortest remaining first by this power of the work left; 1 is the plain rule."""
-    keep: float = 1.12
+    keep: float = 1.09
     """A running job's present dop counts as so much better than it is: resizing has a price."""
-    idle_step: float = 0.7
+    idle_step: float = 2.35
     """Steps for which workers that join stand idle, waiting for the boundary, on average."""
-    gain_power: float = 1.48
+    gain_power: float = 1.36
     """Idle workers go to the largest gain over this power of the time left."""
-    min_gain_steps: float = 2.7
+    min_gain_steps: float = 2.15
     """They go to nobody who would gain less than so many of its present steps."""
     move_s: float = 5.0
     """What handing a job over to other workers costs: a checkpoint, a message, a read."""
@@ -149,7 +149,8 @@ _key = attrgetter("key")
 def _weigh(entries: Sequence[Ranked], snapshot: Snapshot, tuning: Tuning) -> None:
     """Set the weights of all jobs, and with them their sizes."""
     lateness = _lateness(entries, snapshot.recent.slow_s)
-    scale = tuning.late_order * (0.2 * scarcity(snapshot.recent.load)) ** tuning.late_order_load
+    scarce = scarcity(snapshot.recent.usual_load)
+    scale = tuning.late_order * (0.2 * scarce) ** tuning.late_order_load
     order_power, width_power = tuning.late_order_power, tuning.late_width_power
     for entry, late in zip(entries, lateness, strict=True):
         entry.width_weight = 1.0 + tuning.late_width * late**width_power

@@ -20,8 +20,7 @@ class Recently:
     def __init__(self, *, workers: int) -> None:
         self._workers = workers
         self._arrived: deque[tuple[float, float]] = deque()
-        """When, and how much work; of the load span."""
-        self._work_s = 0.0
+        """When, and how much work; of the latency span, which is the longer one."""
         self._jobs = 0
         self._all_work_s = 0.0
         self._unfinished: dict[JobId, Record] = {}
@@ -37,7 +36,6 @@ class Recently:
         self._unfinished[record.arrival.job_id] = record
         self._jobs += 1
         self._all_work_s += work_s
-        self._work_s += work_s
         self._arrived.append((now_s, work_s))
 
     def found(self, record: Record) -> None:
@@ -59,21 +57,26 @@ class Recently:
             return self._seen
         span = spans(self._all_work_s / self._jobs)
         self._look_again_s = now_s + span.load_s / LOOKS_A_SPAN
-        while self._arrived and self._arrived[0][0] < now_s - span.load_s:
-            self._work_s -= self._arrived.popleft()[1]
-        while self._ended and self._ended[0][0] < now_s - span.latency_s:
-            _, latency_s = self._ended.popleft()
-            del self._latencies_s[bisect_left(self._latencies_s, latency_s)]
+        self._forget(now_s - span.latency_s)
         old_s = now_s - span.load_s
         older = (r for r in self._unfinished.values() if r.arrival.arrived_s < old_s)
-        backlog_s = sum(map(_work_s, older))
         self._seen = recent(
-            work_s=self._work_s + backlog_s,
+            span=span,
             workers=self._workers,
-            span_s=span.load_s,
+            arrived_s=sum(work_s for at_s, work_s in self._arrived if at_s >= old_s),
+            backlog_s=sum(map(_work_s, older)),
+            arrived_long_s=sum(work_s for _, work_s in self._arrived),
             slow_s=slow_s(self._latencies_s),
         )
         return self._seen
+
+    def _forget(self, before_s: float) -> None:
+        """Let go of what was before the longer span."""
+        while self._arrived and self._arrived[0][0] < before_s:
+            self._arrived.popleft()
+        while self._ended and self._ended[0][0] < before_s:
+            _, latency_s = self._ended.popleft()
+            del self._latencies_s[bisect_left(self._latencies_s, latency_s)]
 
 
 def _work_s(record: Record) -> float:
