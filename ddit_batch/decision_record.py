@@ -151,7 +151,9 @@ def unpacked(data: bytes) -> DecisionRecord:
     try:
         form, value = json.loads(unpacked_text(data))
         if form != FORM:
-            raise RecordError(f"a decision on record has the form {form}, this release reads {FORM}")
+            raise RecordError(
+                f"a decision on record has the form {form}, this release reads {FORM}"
+            )
         return decode(DecisionRecord, value)
     except (ValueError, TypeError, KeyError) as exc:
         raise RecordError(f"a decision on record cannot be read: {exc}") from exc

@@ -5,8 +5,8 @@ claims to be: no class is looked up by a name that stands in the data, but for t
 union that the annotation lists.
 Rule 2: what has no rule is refused when the type is first seen, not when a value is lost.
 
-Known are numbers, strings, booleans, enums of strings, ``NewType``s, tuples, frozensets, dataclasses
-and unions of those: one type or None, or several dataclasses, which JSON tells apart by ``kind``.
+Known are numbers, strings, booleans, enums of strings, ``NewType``s, tuples, frozensets,
+dataclasses, and unions: one type or None, or several dataclasses, told apart by ``kind``.
 A field that the JSON lacks gets its default; one that the class lacks is an error.
 """
 
@@ -33,7 +33,7 @@ def encode(kind: type[T], value: T) -> object:
     Raises:
         TypeError: There is no rule for *kind*, or for something in it.
     """
-    return _codes(kind)[0](value)
+    return _codes_of(kind)[0](value)
 
 
 def decode(kind: type[T], data: object) -> T:
@@ -44,7 +44,11 @@ def decode(kind: type[T], data: object) -> T:
         ValueError: An enum has no such word.
         KeyError: A union has no such member.
     """
-    return cast("T", _codes(kind)[1](data))
+    return cast("T", _codes_of(kind)[1](data))
+
+
+def _codes_of(kind: Any) -> tuple[_Code, _Code]:
+    return _codes(kind)  # a type is hashable, whatever mypy knows of its metaclass
 
 
 def _same(value: Any) -> Any:
@@ -54,24 +58,33 @@ def _same(value: Any) -> Any:
 @cache
 def _codes(kind: Any) -> tuple[_Code, _Code]:
     """How a *kind* is written and how it is read."""
-    if isinstance(kind, NewType):
-        return _codes(kind.__supertype__)
+    while isinstance(kind, NewType):
+        kind = kind.__supertype__
     if kind in _PLAIN:
         return _same, _same
-    origin, given = get_origin(kind), get_args(kind)
-    if origin in {Union, UnionType}:
-        return _of_union(tuple(part for part in given if part is not NoneType), len(given))
-    if origin is tuple and given[1:] == (Ellipsis,):
-        write, read = _codes(given[0])
-        return _each(write), lambda data: tuple(map(read, data))
-    if origin is frozenset:
-        write, read = _codes(given[0])
-        return lambda value: sorted(map(write, value)), lambda data: frozenset(map(read, data))
+    if get_origin(kind) is not None:
+        return _of_parts(get_origin(kind), get_args(kind), kind)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return _same, kind  # json writes a member as its word
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _of_dataclass(kind)
-    raise TypeError(f"{kind} has no form in JSON: use a type that {__name__} knows, or add a rule")
+    raise _unknown(kind)
+
+
+def _of_parts(origin: Any, given: tuple[Any, ...], kind: Any) -> tuple[_Code, _Code]:
+    """A type with arguments: a collection or a union."""
+    if origin in {Union, UnionType}:
+        return _of_union(tuple(part for part in given if part is not NoneType), len(given))
+    write, read = _codes(given[0])
+    if origin is tuple and given[1:] == (Ellipsis,):
+        return _each(write), lambda data: tuple(map(read, data))
+    if origin is frozenset:
+        return lambda value: sorted(map(write, value)), lambda data: frozenset(map(read, data))
+    raise _unknown(kind)
+
+
+def _unknown(kind: Any) -> TypeError:
+    return TypeError(f"{kind} has no form in JSON: use a type that {__name__} knows, or add a rule")
 
 
 def _each(write: _Code) -> _Code:
@@ -115,7 +128,7 @@ def _of_union(members: tuple[Any, ...], count: int) -> tuple[_Code, _Code]:
             lambda data: None if data is None else read(data),
         )
     if len(members) < count or not all(map(dataclasses.is_dataclass, members)):
-        raise TypeError(f"a union of {members} has no form in JSON: use dataclasses, or one or None")
+        raise _unknown(members)
     writers = {member: _codes(member)[0] for member in members}
     readers = {member.__name__: _codes(member)[1] for member in members}
 

@@ -205,7 +205,7 @@ def test_type_without_a_form_is_refused() -> None:
     class Odd:
         table: dict[str, int]
 
-    with pytest.raises(TypeError, match="dict.* has no form in JSON"):
+    with pytest.raises(TypeError, match=r"dict.* has no form in JSON"):
         encode(Odd, Odd({}))
 
 
