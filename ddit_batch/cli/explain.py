@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,6 +16,7 @@ from ddit_batch.cli.moment import Moment
 from ddit_batch.cli.options import home_option
 from ddit_batch.db import history
 from ddit_batch.db.decisions import latest, latest_with
+from ddit_batch.db.history import Event
 from ddit_batch.db.reading import Source
 from ddit_batch.db.status import job_facts
 from ddit_batch.durations import shown_duration
@@ -23,7 +24,9 @@ from ddit_batch.embedded.home import Home
 from ddit_batch.errors import NotFound
 from ddit_batch.explain import Explanation
 from ddit_batch.explain import explain as explanation_of
+from ddit_batch.explain.preempted import why_given_back
 from ddit_batch.job import FINAL_STATES, HELD_STATES, JobId, JobState
+from ddit_batch.lifecycle import Trigger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +86,7 @@ def _answer(source: Source, job_id: JobId, at: datetime | None) -> _Answer:
     else:
         decided = _decided(source, job_id, at)
         said = decided.sentences if decided else _not_shown(source, job_id, facts, at)
-        said += came_back(past)
+        said += (*came_back(past), *_preempted(source, job_id, past))
         if decided and decided.state is not state:
             said += (f"Since that decision it has become {state}.",)
     if state not in HELD_STATES:
@@ -114,6 +117,15 @@ def _decided(source: Source, job_id: JobId, at: datetime | None) -> Explanation 
     return explanation_of(record, job_id) if record else None
 
 
+def _preempted(source: Source, job_id: JobId, past: Sequence[Event]) -> tuple[str, ...]:
+    """Why it has given its workers back, if that is what it did last."""
+    last = past[-1] if past else None
+    if last is None or (last.trigger, last.from_state) != (Trigger.GIVE_BACK, JobState.DENOISING):
+        return ()
+    record = latest_with(source, job_id, until=last.at)
+    return why_given_back(record, job_id) if record else ()
+
+
 def _not_shown(
     source: Source, job_id: JobId, facts: Mapping[str, object], at: datetime | None
 ) -> tuple[str, ...]:
@@ -129,16 +141,13 @@ def _not_shown(
             "it runs (`ddit up`, `ddit run`), unless DDIT_DECISIONS_PER_S is 0, and keeps them for "
             "a day; `ddit status JOB` has the story of a job without them"
         )
-    shown = len(newest.snapshot.jobs)
-    said = [
-        (
-            f"The last decisions did not look at it: of the jobs that wait they see the first ones, "
-            f"{shown} jobs in all, and it is further back, or no worker serves {facts['model']}."
-        )
-    ]
-    if at is None and facts["waiting_because"]:
-        said.append(str(facts["waiting_because"]))
-    return tuple(said)
+    said = (
+        f"The last decisions did not look at it: of the jobs that wait they see the first ones, "
+        f"{len(newest.snapshot.jobs)} jobs in all, and it is further back, or no worker serves "
+        f"{facts['model']}."
+    )
+    because = facts["waiting_because"] if at is None else None
+    return (said, str(because)) if because else (said,)
 
 
 def _print(answer: _Answer) -> None:

@@ -33,12 +33,11 @@ def came_back(events: Sequence[Event]) -> tuple[str, ...]:
     last = events[-1]
     why = last.detail.get("reason") or last.detail.get("message")
     by = f" by {last.worker}" if last.worker else ""
-    return (
-        (
-            f"It was {last.from_state}{by} before (attempt {last.attempt}) and waits again, because "
-            f"{_CAME_BACK[Trigger(last.trigger)]}{f': {why}' if why else ''}."
-        ),
+    said = (
+        f"It was {last.from_state}{by} before (attempt {last.attempt}) and waits again, because "
+        f"{_CAME_BACK[Trigger(last.trigger)]}{f': {why}' if why else ''}."
     )
+    return (said,)
 
 
 def ended(state: JobState, facts: Mapping[str, object], events: Sequence[Event]) -> tuple[str, ...]:

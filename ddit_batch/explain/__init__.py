@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from ddit_batch.decision_record import DecisionRecord
-from ddit_batch.explain.running import running, running_facts
+from ddit_batch.explain.running import running_facts, why_its_dop
 from ddit_batch.explain.seen import Seen, seen_in
-from ddit_batch.explain.waiting import waiting, waiting_facts
+from ddit_batch.explain.waiting import waiting_facts, why_it_waits
 from ddit_batch.job import HELD_STATES, JobId, JobState, WorkerName
 from ddit_batch.policy.base import Explains
 from ddit_batch.scheduler.core import (
@@ -60,7 +60,7 @@ def explain(record: DecisionRecord, job_id: JobId) -> Explanation | None:
         return None
     job = seen.job
     held = job.state in HELD_STATES
-    said = running(seen) if held else waiting(seen)
+    said = why_its_dop(seen) if held else why_it_waits(seen)
     done = [_done(command) for command in record.commands_for(job_id)]
     return Explanation(
         job_id=job_id,

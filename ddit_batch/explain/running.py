@@ -10,7 +10,7 @@ from ddit_batch.policy.starvation import starvation_s
 from ddit_batch.snapshot import WorkerView
 
 
-def running(seen: Seen) -> list[str]:
+def why_its_dop(seen: Seen) -> list[str]:
     """What a job has, what more would bring, and why it has no more."""
     if seen.job.state is not JobState.DENOISING:
         return _in_one_worker(seen)
@@ -57,12 +57,11 @@ def _in_one_worker(seen: Seen) -> list[str]:
     )
     if name is None:
         return ["The worker that held it is gone; the scheduler takes it back."]
-    return [
-        (
-            f"{name} {verb} it alone; one worker takes about {shown_duration(takes_s)} for that, and "
-            "more would not help."
-        )
-    ]
+    said = (
+        f"{name} {verb} it alone; one worker takes about {shown_duration(takes_s)} for that, and "
+        "more would not help."
+    )
+    return [said]
 
 
 def _has(seen: Seen) -> str:
@@ -98,13 +97,12 @@ def _starves(seen: Seen) -> list[str]:
     lost_s = starvation_s(job, cost)
     if not lost_s:
         return []
-    return [
-        (
-            f"Its starvation time is {shown_duration(lost_s)}: "
-            f"{counted(job.step - job.granted_step, 'step')} since it was last given workers, each "
-            f"{_seconds(lost_s / (job.step - job.granted_step))} slower than at its optimal dop."
-        )
-    ]
+    said = (
+        f"Its starvation time is {shown_duration(lost_s)}: "
+        f"{counted(job.step - job.granted_step, 'step')} since it was last given workers, each "
+        f"{_seconds(lost_s / (job.step - job.granted_step))} slower than at its optimal dop."
+    )
+    return [said]
 
 
 def _doubling(seen: Seen) -> list[str]:
@@ -117,12 +115,11 @@ def _doubling(seen: Seen) -> list[str]:
     price = (
         f"cost {more:.3g} GPU-seconds more" if more >= 0 else f"take {-more:.3g} GPU-seconds less"
     )
-    return [
-        (
-            f"Dop {wider} for the rest of it {saves} and {price} (efficiency "
-            f"{seen.cost.efficiency(wider):.0%} after {seen.cost.efficiency(dop):.0%})."
-        )
-    ]
+    said = (
+        f"Dop {wider} for the rest of it {saves} and {price} (efficiency "
+        f"{seen.cost.efficiency(wider):.0%} after {seen.cost.efficiency(dop):.0%})."
+    )
+    return [said]
 
 
 def _why_no_more(seen: Seen) -> list[str]:
@@ -147,32 +144,28 @@ def _for_want_of_workers(seen: Seen, wider: int) -> list[str]:
     mates, dop = _mates(seen), len(seen.job.group)
     node = mates[0].node if mates else "its node"
     if len(mates) < wider:
-        return [
-            (
-                f"It has no more, because groups stay inside a node, and {node} has "
-                f"{counted(len(mates), 'worker')} that serve {seen.job.model}; the next legal dop is "
-                f"{wider}."
-            )
-        ]
+        said = (
+            f"It has no more, because groups stay inside a node, and {node} has "
+            f"{counted(len(mates), 'worker')} that serve {seen.job.model}; the next legal dop is "
+            f"{wider}."
+        )
+        return [said]
     idle = seen.idle(mates)
     given = {name for group in seen.plan.values() for name in group}
     free = [worker for worker in idle if worker.name not in given]
     if dop + len(free) >= wider:
-        return [
-            (
-                f"{counted(len(free), 'worker')} of {node} were idle, enough for dop {wider}; the "
-                f"policy gave it no more."
-            )
-        ]
+        said = (
+            f"{counted(len(free), 'worker')} of {node} were idle, enough for dop {wider}; the "
+            f"policy gave it no more."
+        )
+        return [said]
     taken = len(idle) - len(free)
     others = f", and {counted(taken, 'idle worker')} went to other jobs" if taken else ""
-    return [
-        (
-            f"It has no more, because dop {wider} takes {counted(wider - dop, 'more worker')} of "
-            f"{node}, where {len(free)} stay idle{others}."
-        ),
-        *seen.who_has(mates),
-    ]
+    said = (
+        f"It has no more, because dop {wider} takes {counted(wider - dop, 'more worker')} of "
+        f"{node}, where {len(free)} stay idle{others}."
+    )
+    return [said, *seen.who_has(mates)]
 
 
 def _mates(seen: Seen) -> tuple[WorkerView, ...]:

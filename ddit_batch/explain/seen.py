@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from ddit_batch.cost_model import Cost
 from ddit_batch.decision_record import DecisionRecord, policy_of
 from ddit_batch.durations import shown_duration
-from ddit_batch.job import HELD_STATES, JobId, JobState, Phase, WorkerName
+from ddit_batch.job import JobId, JobState, Phase, WorkerName
 from ddit_batch.policy.base import Decisions, Policy, dit_workers, to_decode
-from ddit_batch.snapshot import JobView, WorkerView
+from ddit_batch.snapshot import JobView, WorkerView, order_key
 
 OWNERS_NAMED = 6
 """Jobs that are named as those that have the workers; the others are counted."""
@@ -63,13 +63,14 @@ class Seen:
         return tuple(w for w in dit_workers(self.record.snapshot) if self.job.model in w.models)
 
     def owners(self) -> dict[WorkerName, JobView]:
-        """Who has each worker, was told to take it, or holds it in another phase."""
-        jobs = self.record.snapshot.jobs
-        names = {worker.incarnation: worker.name for worker in self.record.snapshot.workers}
-        found = {name: job for job in jobs for name in (*job.group, *job.next_group)}
-        for job in jobs:
-            if job.state in HELD_STATES and job.holder in names:
-                found.setdefault(names[job.holder], job)
+        """Who has each worker, was told to take it or was sent to it: what is done now counts."""
+        world = self.record.snapshot
+        names = {worker.incarnation: worker.name for worker in world.workers}
+        found: dict[WorkerName, JobView] = {}
+        for job in sorted(world.jobs, key=lambda job: (not job.held, order_key(job))):
+            holder = (names[job.holder],) if job.held and job.holder in names else ()
+            for name in (*holder, *job.group, *job.next_group):
+                found.setdefault(name, job)
         return found
 
     def idle(self, among: Iterable[WorkerView]) -> tuple[WorkerView, ...]:

@@ -10,7 +10,7 @@ from ddit_batch.snapshot import JobView, Whereabouts, WorkerView
 _LABEL = {Phase.ENCODE: "encode", Phase.DIT: "DiT", Phase.VAE: "VAE"}
 
 
-def waiting(seen: Seen) -> list[str]:
+def why_it_waits(seen: Seen) -> list[str]:
     """Why a job that nobody holds waits."""
     job = seen.job
     if job.cancel_requested:
@@ -54,22 +54,18 @@ def _sent(seen: Seen) -> list[str]:
         owner = seen.owners().get(leader)
         busy = owner is not None and owner is not job
         tail = f", which {owner.job_id} has now" if busy and owner else ""
-        return [
-            (
-                f"Its message is out to its leader {leader}{tail}; it begins when that worker takes it "
-                f"(attempt {job.attempt})."
-            ),
-            *_resumed(job),
-        ]
+        said = (
+            f"Its message is out to its leader {leader}{tail}; it begins when that worker takes it "
+            f"(attempt {job.attempt})."
+        )
+        return [said, *_resumed(job)]
     able = seen.able(phase)
-    return [
-        (
-            f"Its message is in the queue {phase} (attempt {job.attempt}); of "
-            f"{counted(len(able), f'{_LABEL[phase]} worker')} that serve {job.model}, "
-            f"{len(seen.idle(able))} are idle."
-        ),
-        *_resumed(job),
-    ]
+    said = (
+        f"Its message is in the queue {phase} (attempt {job.attempt}); of "
+        f"{counted(len(able), f'{_LABEL[phase]} worker')} that serve {job.model}, "
+        f"{len(seen.idle(able))} are idle."
+    )
+    return [said, *_resumed(job)]
 
 
 def _for_encode(seen: Seen) -> list[str]:
@@ -82,14 +78,12 @@ def _for_encode(seen: Seen) -> list[str]:
         return [lacking, "So nothing is encoded ahead."]
     room = limits.look_ahead * len(seen.crew)
     own = [other for other in _order(seen) if other.model == job.model]
-    return [
-        (
-            f"Enough of {job.model} is encoded ahead: {counted(limits.look_ahead, 'job')} for each of "
-            f"{counted(len(seen.crew), 'DiT worker')}, {room} in all; it is the "
-            f"{ordinal(own.index(job) + 1)} of {len(own)} that have no workers yet."
-        ),
-        *seen.who_has(seen.crew),
-    ]
+    said = (
+        f"Enough of {job.model} is encoded ahead: {counted(limits.look_ahead, 'job')} for each of "
+        f"{counted(len(seen.crew), 'DiT worker')}, {room} in all; it is the "
+        f"{ordinal(own.index(job) + 1)} of {len(own)} that have no workers yet."
+    )
+    return [said, *seen.who_has(seen.crew)]
 
 
 def _for_dit(seen: Seen) -> list[str]:
@@ -105,14 +99,12 @@ def _for_dit(seen: Seen) -> list[str]:
     wanted = ", ".join(seen.target)
     if world.waiting_to_decode >= seen.record.limits.decode_backlog:
         vae = [w for w in world.workers if w.phase is Phase.VAE and not w.draining]
-        return [
-            (
-                f"The VAE is behind: {counted(world.waiting_to_decode, 'job')} wait to be decoded, and "
-                f"no DiT starts while {seen.record.limits.decode_backlog} or more do "
-                f"(VAE workers online: {len(vae)}). After that the policy gives it {wanted}."
-            ),
-            *_resumed(job),
-        ]
+        said = (
+            f"The VAE is behind: {counted(world.waiting_to_decode, 'job')} wait to be decoded, and "
+            f"no DiT starts while {seen.record.limits.decode_backlog} or more do "
+            f"(VAE workers online: {len(vae)}). After that the policy gives it {wanted}."
+        )
+        return [said, *_resumed(job)]
     return [f"The policy gives it {wanted}.", *_not_free_yet(seen, seen.target), *_resumed(job)]
 
 
@@ -123,21 +115,18 @@ def _for_vae(seen: Seen) -> list[str]:
         decoders = [worker for worker in seen.crew if worker.decodes]
         if not decoders:
             return [_lack(seen, Phase.VAE)]
-        return [
-            (
-                f"It is denoised. {counted(len(decoders), 'worker')} could decode it, and "
-                f"{len(seen.idle(decoders))} of them are idle."
-            ),
-            *seen.who_has(decoders),
-        ]
-    able = seen.able(Phase.VAE)
-    return [
-        (
-            f"It is denoised and follows its DiT in the queue vae; of "
-            f"{counted(len(able), 'VAE worker')} that serve {seen.job.model}, "
-            f"{len(seen.idle(able))} are idle."
+        said = (
+            f"It is denoised. {counted(len(decoders), 'worker')} could decode it, and "
+            f"{len(seen.idle(decoders))} of them are idle."
         )
-    ]
+        return [said, *seen.who_has(decoders)]
+    able = seen.able(Phase.VAE)
+    said = (
+        f"It is denoised and follows its DiT in the queue vae; of "
+        f"{counted(len(able), 'VAE worker')} that serve {seen.job.model}, "
+        f"{len(seen.idle(able))} are idle."
+    )
+    return [said]
 
 
 def _order(seen: Seen) -> list[JobView]:

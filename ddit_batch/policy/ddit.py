@@ -115,12 +115,11 @@ class Ddit:
         if job not in hungry:
             return ()
         rest = ", after waiting jobs" if self.order is Order.WAITING_FIRST else ""
-        return (
-            (
-                f"ddit gives idle workers to jobs below their optimal dop, the longest starved first"
-                f"{rest}: it is number {hungry.index(job) + 1} of {len(hungry)}."
-            ),
+        said = (
+            f"ddit gives idle workers to jobs below their optimal dop, the longest starved first"
+            f"{rest}: it is number {hungry.index(job) + 1} of {len(hungry)}."
         )
+        return (said,)
 
     @property
     def _whole(self) -> bool:
