@@ -92,8 +92,12 @@ def _for_dit(seen: Seen) -> list[str]:
     if lacking:
         return [lacking, *_resumed(job)]
     order = [other for other in _order(seen) if other.state is JobState.ENCODED]
-    place = f"It is the {ordinal(order.index(job) + 1)} of {counted(len(order), 'encoded job')}"
-    place += " that wait for workers, in the policy's order."
+    place = "It is the only encoded job that waits for workers."
+    if len(order) > 1:
+        place = (
+            f"It is the {ordinal(order.index(job) + 1)} of {len(order)} encoded jobs that wait for "
+            "workers, in the policy's order."
+        )
     if not seen.target:
         return [place, _workers(seen), *seen.who_has(seen.crew), *_resumed(job)]
     wanted = ", ".join(seen.target)

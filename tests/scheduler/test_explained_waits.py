@@ -152,7 +152,7 @@ def test_job_that_waits_for_a_worker_of_another_job_is_told_whose() -> None:
 
 
 def test_policy_adds_its_own_words() -> None:
-    """static its k, and that no node has so many; ddit whom it serves first."""
+    """Of static its k, and that no node has so many; of ddit whom it serves first."""
     worker = a_worker(0, models=frozenset({"open-sora"}))
     busy = a_held_job(1, JobState.DENOISING, worker, model="open-sora", shape=P360)
     job = a_job(2, JobState.ENCODED, model="open-sora", shape=P360)
