@@ -160,6 +160,9 @@ def _for_want_of_workers(seen: Seen, wider: int) -> list[str]:
         )
         return [said]
     taken = len(idle) - len(free)
+    idle_words = (
+        f"{len(free)} stay idle" if free else "none is idle" if not taken else "none stays idle"
+    )
     others = f", and {counted(taken, 'idle worker')} went to other jobs" if taken else ""
     said = (
         f"It has no more, because dop {wider} takes {counted(wider - dop, 'more worker')} of "

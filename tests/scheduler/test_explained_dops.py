@@ -60,7 +60,7 @@ def test_busy_node_is_the_reason() -> None:
 
     text = said(a_world(*workers, job, other), job, "ddit")
 
-    assert "dop 4 takes 2 more workers of host, where 0 stay idle" in text
+    assert "dop 4 takes 2 more workers of host, where none is idle." in text
     assert "b0-000002 has dit-2@host, dit-3@host: step 10 of 30" in text
     assert "it is number 1 of 2" in text
 
@@ -74,7 +74,7 @@ def test_workers_that_went_to_others_are_the_reason() -> None:
 
     text = said(a_world(*workers, job, waiting, other), job, "ddit:order=waiting-first")
 
-    assert "where 0 stay idle, and 2 idle workers went to other jobs" in text
+    assert "where none stays idle, and 2 idle workers went to other jobs" in text
 
 
 def test_policy_is_the_reason() -> None:
