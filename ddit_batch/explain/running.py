@@ -166,7 +166,7 @@ def _for_want_of_workers(seen: Seen, wider: int) -> list[str]:
     others = f", and {counted(taken, 'idle worker')} went to other jobs" if taken else ""
     said = (
         f"It has no more, because dop {wider} takes {counted(wider - dop, 'more worker')} of "
-        f"{node}, where {len(free)} stay idle{others}."
+        f"{node}, where {idle_words}{others}."
     )
     return [said, *seen.who_has(mates)]
 
