@@ -1,14 +1,13 @@
 """The bounded log of decisions, and a view of what is in it."""
 
-from __future__ import annotations
+import runpy
+from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0004"
 down_revision = "0002"
-branch_labels = None
-depends_on = None
 
 VIEW = """
 CREATE VIEW decision_log AS
@@ -28,17 +27,10 @@ COMMENTS = {
     "commands": "What it did, in single commands: jobs sent, groups changed, workers lost.",
 }
 
-# The list of the views that the role may read stands in this function.
-GRANT = """
-DO $do$
-BEGIN
-    EXECUTE regexp_replace(
-        pg_get_functiondef('ddit_grant_reader()'::regprocedure),
-        'gpu_seconds(\\s+|, )', 'gpu_seconds, decision_log\\1');
-END
-$do$;
-SELECT ddit_grant_reader()
-"""
+READER_CHANGES = (
+    ("CREATE FUNCTION ddit_grant_reader", "CREATE OR REPLACE FUNCTION ddit_grant_reader"),
+    ("gpu_seconds TO ddit_reader", "gpu_seconds, decision_log TO ddit_reader"),
+)
 
 
 def upgrade() -> None:
@@ -59,4 +51,9 @@ def upgrade() -> None:
     for column, comment in COMMENTS.items():
         what = f"COLUMN decision_log.{column}" if column else "VIEW decision_log"
         op.execute(f"COMMENT ON {what} IS '{comment}'")
-    op.execute(GRANT)
+    # The list of the views that the role may read stands in a function of 0002.
+    reader = runpy.run_path(str(Path(__file__).with_name("0002_views.py")))["READER"]
+    for old, new in READER_CHANGES:
+        assert reader.count(old) == 1
+        reader = reader.replace(old, new)
+    op.execute(reader)
