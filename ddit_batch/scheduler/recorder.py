@@ -1,10 +1,11 @@
 """Which decisions of a live run go on record, and that recording them harms nobody.
 
 The driver shows every decision after it has carried it out, so no command waits for its record. A
-decision that did something is recorded, at most so many a second; the others now and then, so that
-the log has a recent picture of a cluster at rest. What was left out to keep the pace is made up for
-by the next decision that is shown, whatever that did: its picture is newer. On a large cluster a
-record takes longer; then there are fewer, so that all of them take a small share of the time.
+decision that did something is recorded, at most so many a second; the others now and then, sooner
+if jobs have moved on since, so that the log has a recent picture of a cluster at rest. What was
+left out to keep the pace is made up for by the next decision that is shown, whatever that did: its
+picture is newer. On a large cluster a record takes longer; then there are fewer, so that all of
+them take a small share of the time.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 QUIET_S = 20.0
 """A decision that did nothing is recorded when none was for so long."""
+SETTLED_S = 5.0
+"""Or for so long, if a job has changed its state, workers or message since."""
 SHARE = 0.02
 """Of the time, that recording may take."""
 REST_S = 30.0
@@ -46,6 +49,8 @@ class DecisionRecorder:
         self._before: tuple[Command, ...] = ()
         self._owed = True
         """Something was done that no record shows; so it is at the beginning of a term."""
+        self._picture: frozenset[object] = frozenset()
+        """The jobs of the last record, as far as a change of them is worth another one."""
         self._not_before_s = clock()
         self._last_s = clock()
         self._written = 0
@@ -63,8 +68,7 @@ class DecisionRecorder:
         now_s = self._clock()
         self._owed = self._owed or is_news(commands, self._before)
         self._before = commands
-        wanted = self._owed or now_s - self._last_s >= QUIET_S
-        if not wanted or now_s < self._not_before_s:
+        if now_s < self._not_before_s or not self._is_due(snapshot, now_s - self._last_s):
             return
         try:
             self._write(snapshot, policy, limits, commands)
@@ -77,8 +81,16 @@ class DecisionRecorder:
             return
         took_s = self._clock() - now_s
         self._owed = False
+        self._picture = _picture(snapshot)
         self._last_s = now_s
         self._not_before_s = now_s + max(self._gap_s, took_s / SHARE)
+
+    def _is_due(self, snapshot: Snapshot, quiet_s: float) -> bool:
+        return (
+            self._owed
+            or quiet_s >= QUIET_S
+            or (quiet_s >= SETTLED_S and _picture(snapshot) != self._picture)
+        )
 
     def _write(
         self, snapshot: Snapshot, policy: Policy, limits: Limits, commands: tuple[Command, ...]
@@ -89,3 +101,7 @@ class DecisionRecorder:
         if self._written % PRUNE_EVERY == 0:
             self._log.prune()
         self._written += 1
+
+
+def _picture(snapshot: Snapshot) -> frozenset[object]:
+    return frozenset((job.job_id, job.state, job.group, job.message) for job in snapshot.jobs)

@@ -13,7 +13,13 @@ from ddit_batch.errors import LeadershipLost
 from ddit_batch.job import JobState
 from ddit_batch.policy.static import Static
 from ddit_batch.scheduler.core import decide
-from ddit_batch.scheduler.recorder import QUIET_S, REST_S, SHARE, DecisionRecorder
+from ddit_batch.scheduler.recorder import (
+    QUIET_S,
+    REST_S,
+    SETTLED_S,
+    SHARE,
+    DecisionRecorder,
+)
 from ddit_batch.snapshot import Snapshot
 
 POLICY = Static(costs=COSTS)
@@ -89,6 +95,17 @@ def test_decision_that_does_something_is_recorded(scene: Scene) -> None:
     assert scene.after(1.0, NEWS) == 1
     assert scene.after(1.0, QUIET) == 0
     assert scene.after(QUIET_S, QUIET) == 1
+
+
+def test_jobs_that_have_moved_on_are_recorded_sooner(scene: Scene) -> None:
+    """A worker has claimed what was sent: nothing was decided, and the picture is another."""
+    running = a_world(WORKER, a_held_job(1, JobState.DENOISING, WORKER))
+    further = a_world(WORKER, a_held_job(1, JobState.DENOISING, WORKER, step=3))
+
+    assert scene.after(SETTLED_S / 2, running) == 0
+    assert scene.after(SETTLED_S / 2, running) == 1
+    assert scene.after(SETTLED_S, further) == 0
+    assert scene.after(QUIET_S, further) == 1
 
 
 def test_repeated_tell_is_recorded_once(scene: Scene) -> None:
