@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ddit_batch.explain.seen import Seen, counted, ordinal
 from ddit_batch.job import PHASE_OF, JobState, Phase, WorkerName
 from ddit_batch.scheduler.core import Send
@@ -62,8 +64,7 @@ def _sent(seen: Seen) -> list[str]:
     able = seen.able(phase)
     said = (
         f"Its message is in the queue {phase} (attempt {job.attempt}); of "
-        f"{counted(len(able), f'{_LABEL[phase]} worker')} that serve {job.model}, "
-        f"{len(seen.idle(able))} are idle."
+        f"{_serving(able, phase, job.model)}, {_idle(seen, able)}."
     )
     return [said, *_resumed(job)]
 
@@ -127,8 +128,7 @@ def _for_vae(seen: Seen) -> list[str]:
     able = seen.able(Phase.VAE)
     said = (
         f"It is denoised and follows its DiT in the queue vae; of "
-        f"{counted(len(able), 'VAE worker')} that serve {seen.job.model}, "
-        f"{len(seen.idle(able))} are idle."
+        f"{_serving(able, Phase.VAE, seen.job.model)}, {_idle(seen, able)}."
     )
     return [said]
 
@@ -156,10 +156,20 @@ def _lack(seen: Seen, phase: Phase) -> str:
 def _workers(seen: Seen) -> str:
     crew = seen.crew
     idle = seen.idle(crew)
-    text = f"Of {counted(len(crew), 'DiT worker')} that serve {seen.job.model}, "
-    if not idle:
-        return f"{text}none is idle." if len(crew) > 1 else f"{text}that one is busy."
-    return f"{text}{len(idle)} idle ({_named(idle)}), which the policy did not give to it."
+    text = f"Of {_serving(crew, Phase.DIT, seen.job.model)}, {_idle(seen, crew)}"
+    return f"{text} ({_named(idle)}); the policy gave none to this job." if idle else f"{text}."
+
+
+def _serving(workers: Sequence[WorkerView], phase: Phase, model: str) -> str:
+    """``2 DiT workers that serve tiny-wan``."""
+    verb = "serves" if len(workers) == 1 else "serve"
+    return f"{counted(len(workers), f'{_LABEL[phase]} worker')} that {verb} {model}"
+
+
+def _idle(seen: Seen, workers: Sequence[WorkerView]) -> str:
+    """``none is idle``, ``1 is idle``, ``2 are idle``."""
+    count = len(seen.idle(workers))
+    return f"{count} are idle" if count > 1 else f"{count or 'none'} is idle"
 
 
 def _not_free_yet(seen: Seen, wanted: tuple[WorkerName, ...]) -> list[str]:
