@@ -72,6 +72,8 @@ class Settings(BaseSettings):
     model that several speak for, the first counts; the shipped ones come last."""
     profile_fixed: bool = False
     """Believe the profiles alone, whatever live steps take: ``true`` makes decisions repeatable."""
+    decisions_per_s: float = Field(default=1.0, ge=0.0)
+    """How many decisions a second go on record at most, for `ddit explain`; 0 records none."""
 
     # patience
     lease_s: float = 3.0

@@ -8,6 +8,7 @@
     ├── NotFound                an id that the database does not know
     ├── ServiceError            an embedded service did not start, or stopped by itself
     ├── ArtifactError           a handoff, checkpoint or artifact is missing or unreadable
+    ├── RecordError             a decision on record that this release cannot read
     ├── IllegalTransition       our bug: a move that the lifecycle table does not know
     ├── StateConflict           lost a race: somebody else has moved the job on; nothing was changed
     │   └── LeadershipLost      another scheduler leads now
@@ -42,6 +43,10 @@ class ServiceError(DditError):
 
 class ArtifactError(DditError):
     """A handoff, checkpoint or artifact is missing from the store or cannot be read."""
+
+
+class RecordError(DditError):
+    """A decision on record is damaged, or another release wrote it."""
 
 
 class IllegalTransition(DditError):  # noqa: N818 -- named for the event, as the lifecycle does

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import click
 import cost_model_page
+import explain_page
 import input_page
 import operations_page
 
@@ -80,6 +81,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     **input_page.PARTS,
     **operations_page.PARTS,
     **cost_model_page.PARTS,
+    **explain_page.PARTS,
     "command help": command_help,
 }
 

@@ -30,6 +30,10 @@ PLACES = {
         "ddit_batch.cli.status:status",
         "Show all batches, or one BATCH, or the whole story of one JOB.",
     ),
+    "explain": Place(
+        "ddit_batch.cli.explain:explain",
+        "Say why JOB waits, or has the dop that it has, from the decisions on record.",
+    ),
     "watch": Place(
         "ddit_batch.cli.watch:watch",
         "Show progress of BATCH, or of the newest, until it is done.",

@@ -1,4 +1,4 @@
-"""Lengths of time as users write and read them: ``1d12h``, ``90min``, ``2 h 05 min``."""
+"""Lengths of time as users write them: ``1d12h``, ``90min``."""
 
 from __future__ import annotations
 
@@ -25,15 +25,3 @@ class Duration(click.ParamType[float]):
         if "".join(part[0] for part in parts) != text or seconds <= 0:
             self.fail(f"{value!r} is no length of time: write 45s, 90min, 2h or 1d12h", param, ctx)
         return seconds
-
-
-def shown_duration(seconds: float) -> str:
-    """*seconds* in two units: ``40 s``, ``1 min 05 s``, ``2 h 05 min``, ``3 d 04 h``."""
-    if seconds < 60:  # noqa: PLR2004 -- a minute
-        return f"{seconds:.3g} s"
-    minutes, rest_s = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours:02d} h"
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest_s:02d} s"

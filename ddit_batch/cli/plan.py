@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from ddit_batch.cli.command import command
-from ddit_batch.cli.duration import Duration, shown_duration
+from ddit_batch.cli.duration import Duration
 from ddit_batch.cli.group import Failed
 from ddit_batch.cli.prompt_options import file_argument, format_option, model_option, set_option
 from ddit_batch.cli.prompts import load_prompts
@@ -21,6 +21,7 @@ from ddit_batch.cli.simulation import (
 )
 from ddit_batch.config import load_settings
 from ddit_batch.cost_model import CostModel
+from ddit_batch.durations import shown_duration
 from ddit_batch.errors import ConfigError
 from ddit_batch.formats import FormatName
 from ddit_batch.job import JobId

@@ -28,6 +28,7 @@ from ddit_batch.policy import make_policy
 from ddit_batch.profile import cost_model_of
 from ddit_batch.scheduler.core import Limits
 from ddit_batch.scheduler.live import LiveDriver, Pace
+from ddit_batch.scheduler.recorder import DecisionRecorder
 from ddit_batch.scheduler.service import serve
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,15 @@ def _driver(
             tick_s=settings.tick_s, reconcile_s=settings.reconcile_s, lease_s=settings.lease_s
         ),
         metrics=metrics,
+        recorder=_recorder(settings, store),
     )
+
+
+def _recorder(settings: Settings, store: SchedulerStore) -> DecisionRecorder | None:
+    """What records the decisions of the store's term; None if the settings want none recorded."""
+    if not settings.decisions_per_s:
+        return None
+    return DecisionRecorder(store.decision_log(), per_s=settings.decisions_per_s)
 
 
 @command("DDIT_DATABASE_URL=... ddit worker --phase dit --name dit-0")

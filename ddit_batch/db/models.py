@@ -277,3 +277,24 @@ class Leadership(Base):
     look_ahead: Mapped[int | None]
     """The limits by which it decides, for the views to explain a wait by; null: never said."""
     decode_backlog: Mapped[int | None]
+
+
+class Decision(Base):
+    """One decision of the scheduler, of the last ones: see ``decision_record.py``."""
+
+    __tablename__ = "decisions"
+    __table_args__ = (Index("decisions_at", "at"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime]
+    """On the clock of its snapshot, which is the database's."""
+    term: Mapped[int] = mapped_column(BigInteger)
+    policy: Mapped[str]
+    jobs: Mapped[int]
+    """Jobs, workers and commands in it: for people, who cannot read the record itself."""
+    workers: Mapped[int]
+    commands: Mapped[int]
+    size_bytes: Mapped[int]
+    """Of ``record``: the log is bounded in bytes, and the sum should not read them."""
+    record: Mapped[bytes]
+    """Compressed JSON."""

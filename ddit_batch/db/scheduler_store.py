@@ -19,6 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, defer
 
+from ddit_batch.db.decision_log import DecisionLog
 from ddit_batch.db.leases import LIVE_WORKER_STATES
 from ddit_batch.db.models import Batch, Job, Leadership, Segment, Worker
 from ddit_batch.db.moves import (
@@ -218,6 +219,10 @@ class SchedulerStore:
             connection.execute(
                 update(Leadership).values(look_ahead=look_ahead, decode_backlog=decode_backlog)
             )
+
+    def decision_log(self) -> DecisionLog:
+        """The log of the decisions of this term."""
+        return DecisionLog(self._engine, term=self._term)
 
     @contextmanager
     def _leading(self) -> Iterator[Connection]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from ddit_batch.cost_model import CostModel
 from ddit_batch.job import JobId, JobState, Phase, WorkerName
 from ddit_batch.snapshot import JobView, Snapshot, Whereabouts, WorkerView, order_key
 
@@ -37,12 +38,30 @@ class Policy(Protocol):
         """The word by which settings choose it."""
         ...
 
+    @property
+    def costs(self) -> CostModel:
+        """What it takes jobs to cost: with its name, all that its decisions depend on."""
+        ...
+
     def plan(self, snapshot: Snapshot) -> Decisions:
         """The workers of every job that should be worked on now."""
         ...
 
     def sequence(self, snapshot: Snapshot, jobs: Sequence[JobView]) -> list[JobView]:
         """*jobs*, of which none has workers, in the order in which they should be given some."""
+        ...
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A policy that can say in its own words what it does with a job, for ``ddit explain``."""
+
+    def explain(self, snapshot: Snapshot, job: JobView) -> tuple[str, ...]:
+        """Sentences for a user on what this policy does with *job* in *snapshot*, and why.
+
+        With numbers; without what every policy's jobs have in common (who has the workers, what a
+        doubling would save), which is said already. () if there is nothing to add.
+        """
         ...
 
 

@@ -82,7 +82,7 @@ class Ddit:
 
     def plan(self, snapshot: Snapshot) -> Decisions:
         """Keep every group, decode, then promote and start in the chosen order."""
-        room = unchanged(snapshot, self.costs, whole=self.decode is Decode.GROUP)
+        room = unchanged(snapshot, self.costs, whole=self._whole)
         if self.order is Order.WAITING_FIRST:
             self._start(snapshot, room)
             self._promote(snapshot, room)
@@ -96,20 +96,53 @@ class Ddit:
         del snapshot
         return sorted(jobs, key=order_key)
 
+    def explain(self, snapshot: Snapshot, job: JobView) -> tuple[str, ...]:
+        """Its B, and its place among the hungry jobs: for ``ddit explain``."""
+        best = self._cost(job).optimal_dop
+        hungry = self._hungry(snapshot, unchanged(snapshot, self.costs, whole=self._whole))
+        if job.state is not JobState.DENOISING:
+            starts = (
+                f"ddit starts it with its optimal dop {best}, or with the workers that are idle"
+            )
+            if self.promotion is Promotion.OFF or self.order is Order.WAITING_FIRST or not hungry:
+                return (f"{starts}.",)
+            count = "1 running job" if len(hungry) == 1 else f"{len(hungry)} running jobs"
+            return (f"{starts}, after {count} below the optimal dop (order={self.order}).",)
+        if job.dop >= best:
+            return (f"ddit gives no job more than its optimal dop, which is {best}.",)
+        if self.promotion is Promotion.OFF:
+            return ("With promotion=off ddit never changes the dop of a running job.",)
+        if job not in hungry:
+            return ()
+        rest = ", after waiting jobs" if self.order is Order.WAITING_FIRST else ""
+        said = (
+            f"ddit gives idle workers to jobs below their optimal dop, the longest starved first"
+            f"{rest}: it is number {hungry.index(job) + 1} of {len(hungry)}."
+        )
+        return (said,)
+
+    @property
+    def _whole(self) -> bool:
+        return self.decode is Decode.GROUP
+
     def _promote(self, snapshot: Snapshot, room: Placement) -> None:
         """Widen hungry jobs towards B, the longest starved first."""
         if self.promotion is Promotion.OFF or not room.idle:
             return
+        for job in self._hungry(snapshot, room):
+            cost = self._cost(job)
+            dop = cost.widest(min(cost.optimal_dop, room.widest(job)))
+            if dop > len(room.groups[job.job_id]):
+                room.widen(job, dop)
+
+    def _hungry(self, snapshot: Snapshot, room: Placement) -> list[JobView]:
+        """The running jobs that may grow, the longest starved first."""
         hungry = [
             (-starvation_s(job, self._cost(job)), order_key(job), job)
             for job in placed(snapshot)
             if self._may_grow(job, room)
         ]
-        for _, _, job in sorted(hungry):
-            cost = self._cost(job)
-            dop = cost.widest(min(cost.optimal_dop, room.widest(job)))
-            if dop > len(room.groups[job.job_id]):
-                room.widen(job, dop)
+        return [job for _, _, job in sorted(hungry)]
 
     def _may_grow(self, job: JobView, room: Placement) -> bool:
         """Whether a job runs below B, and not on its way to a smaller group or its end."""

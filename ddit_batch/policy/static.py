@@ -51,3 +51,17 @@ class Static:
         """Priority, then arrival."""
         del snapshot
         return sorted(jobs, key=order_key)
+
+    def explain(self, snapshot: Snapshot, job: JobView) -> tuple[str, ...]:
+        """The k of the job, and what holds it up: for ``ddit explain``."""
+        dop = self.costs.cost(job.model, job.shape).widest(self.dop)
+        less = "" if dop == self.dop else f" ({self.dop} is not legal for it)"
+        workers = "1 worker" if dop == 1 else f"{dop} workers of one node"
+        rule = f"static gives it {workers}{less}, and never changes that."
+        if job.group:
+            return (rule,)
+        crew = [worker for worker in dit_workers(snapshot) if job.model in worker.models]
+        most = most_on_a_node(crew)
+        if most < dop:
+            return (rule, f"No node has so many that serve {job.model}: {most} at most.")
+        return (rule, "First come first served: who is before it, of those that wait, comes first.")

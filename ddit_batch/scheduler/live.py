@@ -35,6 +35,7 @@ from ddit_batch.scheduler.core import (
     Withdraw,
     decide,
 )
+from ddit_batch.scheduler.recorder import DecisionRecorder
 from ddit_batch.snapshot import JobView, Progress, Snapshot, Whereabouts, WorkerView
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class LiveDriver:
         limits: Limits,
         pace: Pace,
         metrics: SchedulerMetrics,
+        recorder: DecisionRecorder | None = None,
     ) -> None:
         self._store = store
         self._control = control
@@ -78,6 +80,7 @@ class LiveDriver:
         self._limits = limits
         self._pace = pace
         self._metrics = metrics
+        self._recorder = recorder
         self._may_lose_after = time.monotonic() + pace.lease_s
         self._observed = time.monotonic()
         self._looked = time.monotonic()
@@ -102,8 +105,12 @@ class LiveDriver:
             snapshot = replace(snapshot, may_lose_workers=False)
         self._workers = {worker.incarnation: worker for worker in snapshot.workers}
         self._metrics.observed(snapshot, reports)
-        for command in decide(self._miss_messages(snapshot), self._policy, self._limits):
+        world = self._miss_messages(snapshot)
+        commands = decide(world, self._policy, self._limits)
+        for command in commands:
             self._carry_out(command)
+        if self._recorder is not None:
+            self._recorder.saw(world, self._policy, self._limits, commands)
 
     def _stood_still(self) -> bool:
         """Whether the database may have been out of reach of workers since the last observation.

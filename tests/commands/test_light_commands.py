@@ -83,6 +83,8 @@ def batch(engine: Engine) -> BatchId:
         ("status BATCH-000001", {"psycopg", "rich"}),
         ("status BATCH-000001 --json", {"psycopg"}),
         ("results BATCH", {"psycopg"}),
+        ("explain BATCH-000001", {"psycopg"}),
+        ("explain BATCH-000002 --json", {"psycopg"}),
     ],
 )
 def test_look_at_a_batch_loads_no_more_than_it_uses(

@@ -7,7 +7,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ddit_batch.cli import main, plot
-from ddit_batch.cli.duration import Duration, shown_duration
+from ddit_batch.cli.duration import Duration
+from ddit_batch.durations import shown_duration
 
 WORKLOAD = ("--workload", "poisson:load=0.7,jobs=30", "--profile", "ddit-opensora-h800")
 

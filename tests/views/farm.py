@@ -185,7 +185,8 @@ def empty(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(
             text(
-                "TRUNCATE batches, jobs, job_events, attempts, segments, workers RESTART IDENTITY; "
+                "TRUNCATE decisions, batches, jobs, job_events, attempts, segments, workers "
+                "RESTART IDENTITY; "
                 "UPDATE leadership SET look_ahead = NULL, decode_backlog = NULL"
             )
         )
