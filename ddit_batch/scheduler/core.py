@@ -26,6 +26,7 @@ from ddit_batch.job import (
     PHASE_OF,
     WAITING_STATE,
     Incarnation,
+    JobId,
     JobState,
     Phase,
     WorkerName,
@@ -208,8 +209,7 @@ def _place(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
     if not changing:
         return world, []
     may_start = world.waiting_to_decode < limits.decode_backlog
-    taken = {name: job.job_id for job in world.jobs if job.group for name in job.group}
-    taken |= {name: job.job_id for job in otherwise for name in job.pending or ()}
+    taken = _taken(world)
     commands: list[Command] = []
     started: list[JobView] = []
     for job in sorted(changing, key=order_key):
@@ -224,6 +224,13 @@ def _place(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
             continue
         taken.update(dict.fromkeys(target if free else (), job.job_id))
     return _with_jobs(world, started, []), commands
+
+
+def _taken(world: Snapshot) -> dict[WorkerName, JobId]:
+    """Whose each worker is. If it was sent a job while another has it, it is the other's."""
+    claims = [job for job in world.jobs if job.group or job.pending]
+    claims.sort(key=lambda job: (job.held, -job.seq))
+    return {name: job.job_id for job in claims for name in (*job.group, *(job.pending or ()))}
 
 
 def _may_change(job: JobView, target: tuple[WorkerName, ...]) -> bool:
