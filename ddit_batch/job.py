@@ -98,6 +98,15 @@ class Shape:
         return f"{self.width}x{self.height}x{self.num_frames}"
 
 
+def work_of(shape: Shape, steps: int) -> int:
+    """*steps* steps of a job of *shape*, as pixels x frames x steps.
+
+    A measure that is known without a profile and grows with the cost: it orders the jobs of one
+    model. It is no time, and says nothing of jobs of two models.
+    """
+    return shape.height * shape.width * shape.num_frames * steps
+
+
 def task_id(job_id: JobId, phase: Phase, attempt: int) -> str:
     """The Celery id of one attempt at one phase, as Flower shows it: ``b1-000004.dit.a2``."""
     return f"{job_id}.{phase}.a{attempt}"

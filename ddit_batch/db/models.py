@@ -57,7 +57,10 @@ class Batch(Base):
     """One submitted file."""
 
     __tablename__ = "batches"
-    __table_args__ = (UniqueConstraint("content_hash", "repeat", name="batches_content_once"),)
+    __table_args__ = (
+        UniqueConstraint("content_hash", "repeat", name="batches_content_once"),
+        CheckConstraint("share > 0 AND share < 'Infinity'", name="batches_share"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     content_hash: Mapped[str]
@@ -70,6 +73,12 @@ class Batch(Base):
     total: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     cancel_requested_at: Mapped[datetime | None]
+    share: Mapped[float] = mapped_column(server_default=text("1"))
+    """Its weight against other batches."""
+    deadline: Mapped[datetime | None]
+    """When its user wants all of it."""
+    eta_at: Mapped[datetime | None]
+    """When the scheduler thinks that the last video is complete; kept up to date while it leads."""
 
 
 class Worker(Base):
@@ -133,6 +142,19 @@ class Job(Base):
             postgresql_where=text("cancel_requested_at IS NOT NULL AND finished_at IS NULL"),
         ),
         Index("jobs_batch_state", "batch_id", "state"),
+        # The scheduler's window again, shortest first, and its sums over all that wait.
+        Index(
+            "jobs_shortest",
+            "batch_id",
+            "state",
+            "model",
+            text("priority DESC"),
+            "work",
+            "seq",
+            postgresql_include=["height", "width", "num_frames", "steps"],
+            postgresql_where=text(f"{_WAITING} AND dispatched_at IS NULL"),
+        ),
+        Index("jobs_succeeded", "finished_at", postgresql_where=text("state = 'succeeded'")),
         # The views' estimates: the steps ahead of a job, and the last job of a batch.
         Index(
             "jobs_to_denoise",
@@ -163,6 +185,9 @@ class Job(Base):
     width: Mapped[int]
     num_frames: Mapped[int]
     steps: Mapped[int]
+    work: Mapped[int] = mapped_column(BigInteger)
+    """What is left of it, as pixels x frames x steps (``job.work_of``), when it last waited: set at
+    submission, and by the move that has it wait again. Not while it runs: an index has it."""
     request: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -180,7 +205,10 @@ class Job(Base):
     """Seconds of a recent step."""
     dop: Mapped[int] = mapped_column(server_default="0")
     starvation_s: Mapped[float] = mapped_column(server_default=text("0"))
-    """Starvation time; 0 as long as the policy does not resize."""
+    """Starvation time while it is denoised, else 0."""
+    eta_at: Mapped[datetime | None]
+    """When the scheduler thinks that its video is complete; null while it is neither denoised nor
+    beyond."""
     embeddings_key: Mapped[str | None]
     checkpoint_key: Mapped[str | None]
     checkpoint_step: Mapped[int | None]

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
+    cast,
     func,
     insert,
     literal,
@@ -33,6 +35,12 @@ SCHEDULER_CHANNEL = "ddit_scheduler"
 
 SUPERSEDED = "superseded"
 """Outcome of an attempt whose message nobody claimed before another was sent."""
+
+
+_BEFORE_DIT = frozenset({JobState.QUEUED, JobState.ENCODED})
+"""Where a job waits with steps to do."""
+_AFTER_DIT = frozenset({JobState.DENOISED, JobState.DECODING})
+"""Where the estimate that was made while it was denoised still holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +83,12 @@ def move(
     if target not in HELD_STATES:
         values |= {"holder": None, "dispatched_at": None, "queue": None}
     values["finished_at"] = func.clock_timestamp() if target in FINAL_STATES else None
+    if belief.state is JobState.DENOISING:
+        values["starvation_s"] = 0.0
+    if target not in _AFTER_DIT:
+        values["eta_at"] = None
+    if target in _BEFORE_DIT:
+        values["work"] = _work_left(values)
     conditions = as_believed(belief)
     if trigger is Trigger.CLAIM:
         # A message whose attempt has ended may still be under way: it must not be claimed.
@@ -127,6 +141,7 @@ def move_all(
             state=target,
             state_since=func.clock_timestamp(),
             finished_at=func.clock_timestamp() if target in FINAL_STATES else None,
+            **({"work": _work_left({})} if target in _BEFORE_DIT else {}),
             **(changes or {}),
         )
         .returning(Job.id, Job.attempt)
@@ -182,6 +197,13 @@ def as_believed(belief: Belief) -> list[Any]:
     if belief.holder is not None:
         conditions.append(Job.holder == belief.holder)
     return conditions
+
+
+def _work_left(values: Mapping[str, Any]) -> ColumnElement[int]:
+    """``job.work_of`` of the steps after the checkpoint that the row has, or gets by *values*."""
+    checkpoint_step = values.get("checkpoint_step", Job.checkpoint_step)
+    steps = Job.steps - func.coalesce(checkpoint_step, 0)
+    return cast(Job.height, BigInteger) * Job.width * Job.num_frames * steps
 
 
 def _close_segment(connection: Connection, job_id: JobId) -> None:

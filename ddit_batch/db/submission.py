@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection, Engine, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -13,17 +15,28 @@ from sqlalchemy.dialects.postgresql import insert
 from ddit_batch.db.engine import take_turns
 from ddit_batch.db.models import Batch
 from ddit_batch.db.moves import wake_scheduler
-from ddit_batch.job import BatchId, JobId
+from ddit_batch.job import BatchId, JobId, work_of
 from ddit_batch.request import Request
 
 _JOB_COLUMNS = (
-    "id, batch_id, line, custom_id, model, priority, height, width, num_frames, steps, request"
+    "id, batch_id, line, custom_id, model, priority, height, width, num_frames, steps, work, "
+    "request"
 )
 
 
 LARGE = 1000
 """A batch of so many requests has the table analyzed at once. Else all sessions go on with plans
 for the small table that it was, which read it whole for one job, until autovacuum comes by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """How a batch is to be treated beside others. What is None was not said."""
+
+    share: float | None = None
+    """Its weight against other batches; finite, above 0."""
+    deadline: datetime | timedelta | None = None
+    """When all of it is wanted: an aware time, or how long after its submission."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +49,9 @@ class Submission:
     total: int
 
 
+_NO_WISHES = Wishes()
+
+
 def submit(
     engine: Engine,
     requests: Sequence[Request],
@@ -44,11 +60,15 @@ def submit(
     name: str,
     out_url: str | None,
     new: bool = False,
+    wishes: Wishes = _NO_WISHES,
 ) -> Submission:
     """Store *requests* as a batch, or find the batch that has the same *content_hash*.
 
     Two submissions of the same content at once give one batch: the second waits for the first to
-    commit. With *new*, a further batch of the same content is made.
+    commit. With *new*, a further batch of the same content is made. *out_url* and *wishes* are not
+    part of the content: those of a later submission of the same batch replace its own, and what it
+    does not say stays. A deadline that was given as a time from the submission counts from the
+    first one, so that a command that is repeated does not put it off.
     """
     with engine.begin() as connection:
         take_turns(connection, content_hash)
@@ -61,20 +81,30 @@ def submit(
                 content_hash=content_hash,
                 repeat=repeat,
                 name=name,
-                out_url=out_url,
                 total=len(requests),
             )
             .on_conflict_do_nothing(constraint="batches_content_once")
             .returning(Batch.id)
         ).first()
+        changes = _changes(out_url, wishes)
+        if changes:
+            connection.execute(update(Batch).where(Batch.id == batch_id).values(**changes))
         if created is not None:
             _copy_jobs(connection, batch_id, requests)
             if len(requests) >= LARGE:
                 connection.execute(text("ANALYZE jobs"))
+        if created is not None or wishes != _NO_WISHES:
             wake_scheduler(connection, f"{batch_id} submitted")
-        elif out_url is not None:
-            connection.execute(update(Batch).where(Batch.id == batch_id).values(out_url=out_url))
     return Submission(batch_id=batch_id, created=created is not None, total=len(requests))
+
+
+def _changes(out_url: str | None, wishes: Wishes) -> dict[str, Any]:
+    """The columns of a batch that a submission says something of."""
+    deadline: Any = wishes.deadline
+    if isinstance(deadline, timedelta):
+        deadline = Batch.created_at + deadline
+    said = {"out_url": out_url, "share": wishes.share, "deadline": deadline}
+    return {column: value for column, value in said.items() if value is not None}
 
 
 def job_id(batch_id: BatchId, line: int) -> JobId:
@@ -111,6 +141,7 @@ def _copy_jobs(connection: Connection, batch_id: BatchId, requests: Sequence[Req
                     request.width,
                     request.num_frames,
                     request.num_inference_steps,
+                    work_of(request.shape, request.num_inference_steps),
                     json.dumps(request.to_json(), ensure_ascii=False),
                 )
             )
