@@ -61,14 +61,17 @@ class LiveControl:
     def read_letter(self, job_id: JobId) -> Letter | None:
         """What the job's mailbox holds, if anything. About 60 us beside a step of seconds."""
         found = self._redis.get(_mailbox(job_id))
-        if found is None:
-            return None
-        fields = json.loads(str(found))
-        return Letter(
-            attempt=fields["attempt"],
-            instruction=Instruction(fields["instruction"]),
-            group=tuple(fields["group"]),
-        )
+        return None if found is None else _letter(str(found))
+
+    def read_letters(self, job_ids: Iterable[JobId]) -> dict[JobId, Letter]:
+        """What the mailboxes of several jobs hold; one that is empty is left out."""
+        asked = list(job_ids)
+        found = self._redis.mget([_mailbox(job_id) for job_id in asked]) if asked else []
+        return {
+            job_id: _letter(str(text))
+            for job_id, text in zip(asked, found, strict=True)
+            if text is not None
+        }
 
     def report(self, job_id: JobId, progress: Progress) -> None:
         """Say how far a job is."""
@@ -98,6 +101,15 @@ def redis_url(broker_url: str) -> str:
     if not broker_url.startswith("redis+socket://"):
         return broker_url
     return re.sub("(?<=[?&])virtual_host=/?", "db=", broker_url.replace("redis+socket", "unix", 1))
+
+
+def _letter(text: str) -> Letter:
+    fields = json.loads(text)
+    return Letter(
+        attempt=fields["attempt"],
+        instruction=Instruction(fields["instruction"]),
+        group=tuple(fields["group"]),
+    )
 
 
 def _mailbox(job_id: JobId) -> str:

@@ -50,4 +50,11 @@ class FakeCosts:
         return tuple(shape for name, shape in self.table if name == model)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FixedCosts(FakeCosts):
+    """The same for a driver, whom live steps teach nothing."""
+
+    is_fixed: bool = True
+
+
 COSTS = FakeCosts()

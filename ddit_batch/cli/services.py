@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 
 import click
 
@@ -14,7 +15,6 @@ from ddit_batch.cli.command import ExampleCommand, command
 from ddit_batch.cli.health import check_flower, check_option, check_scheduler, check_worker
 from ddit_batch.config import Settings, load_settings, require
 from ddit_batch.control import LiveControl
-from ddit_batch.cost_model import CostModel
 from ddit_batch.db import migrate
 from ddit_batch.db.engine import make_engine
 from ddit_batch.db.scheduler_store import SchedulerStore
@@ -28,6 +28,7 @@ from ddit_batch.policy import make_policy
 from ddit_batch.profile import cost_model_of
 from ddit_batch.scheduler.core import Limits
 from ddit_batch.scheduler.live import LiveDriver, Pace
+from ddit_batch.scheduler.lookout import Lookout
 from ddit_batch.scheduler.recorder import DecisionRecorder
 from ddit_batch.scheduler.service import serve
 
@@ -51,6 +52,7 @@ def scheduler(check: bool) -> None:
     require(settings, "database_url", "broker_url")
     set_up_logging(settings)
     costs = cost_model_of(settings, max_dop=WIDEST_LIVE)
+    policy_of = partial(make_policy, settings.policy)
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=4)
     check_schema(engine)
     metrics = SchedulerMetrics()
@@ -62,7 +64,7 @@ def scheduler(check: bool) -> None:
         signal.signal(number, lambda *_: stopping.set())
     serve(
         engine,
-        lambda store: _driver(settings, store, metrics, costs),
+        lambda store: _driver(settings, store, metrics, Lookout(engine, costs, policy_of)),
         metrics=metrics,
         tick_s=settings.tick_s,
         should_stop=stopping.is_set,
@@ -70,7 +72,7 @@ def scheduler(check: bool) -> None:
 
 
 def _driver(
-    settings: Settings, store: SchedulerStore, metrics: SchedulerMetrics, costs: CostModel
+    settings: Settings, store: SchedulerStore, metrics: SchedulerMetrics, lookout: Lookout
 ) -> LiveDriver:
     """The driver of a term that begins; its limits are made known to the views."""
     store.publish_limits(look_ahead=settings.look_ahead, decode_backlog=settings.decode_backlog)
@@ -79,7 +81,7 @@ def _driver(
         store=store,
         control=LiveControl(broker_url),
         dispatcher=Dispatcher(make_celery(broker_url)),
-        policy=make_policy(settings.policy, costs),
+        lookout=lookout,
         limits=Limits(
             look_ahead=settings.look_ahead,
             decode_backlog=settings.decode_backlog,

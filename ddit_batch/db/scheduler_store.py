@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Engine,
-    Select,
-    func,
-    select,
-    text,
-    union_all,
-    update,
-)
-from sqlalchemy.orm import Session, defer
+from sqlalchemy import Connection, Engine, func, select, text, update
+from sqlalchemy.orm import Session
 
+from ddit_batch.backlog import Kind
 from ddit_batch.db.decision_log import DecisionLog
 from ddit_batch.db.leases import LIVE_WORKER_STATES
-from ddit_batch.db.models import Batch, Job, Leadership, Segment, Worker
+from ddit_batch.db.models import Job, Leadership, Worker
 from ddit_batch.db.moves import (
     SUPERSEDED,
     Belief,
@@ -31,24 +22,27 @@ from ddit_batch.db.moves import (
     next_number,
     open_attempt,
 )
+from ddit_batch.db.snapshots import read_snapshot
 from ddit_batch.errors import LeadershipLost, StateConflict
-from ddit_batch.job import (
-    HELD_STATES,
-    PHASE_OF,
-    WAITING_STATE,
-    Incarnation,
-    JobId,
-    JobState,
-    Phase,
-    Shape,
-    WorkerName,
-    worker_of_queue,
-)
+from ddit_batch.job import PHASE_OF, Incarnation, JobId, Phase
 from ddit_batch.lifecycle import Trigger
-from ddit_batch.snapshot import JobView, Progress, Snapshot, Whereabouts, WorkerView
+from ddit_batch.snapshot import JobView, Progress, Snapshot
 
-CANCELS_AT_ONCE = 256
-"""Waiting jobs that one snapshot shows only because they are to be cancelled."""
+ENDS_AT_ONCE = 1000
+"""Batches whose estimated ends are written at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a running job's progress means by the costs that its scheduler goes by."""
+
+    starvation_s: float | None = None
+    eta_s: float | None = None
+    """Seconds until its video is complete; None: there is nothing to go by."""
+
+
+_UNKNOWN = Standing()
+_NOTHING: Mapping[JobId, Standing] = {}
 
 
 class SchedulerStore:
@@ -58,26 +52,23 @@ class SchedulerStore:
         self._engine = engine
         self._term = term
 
-    def snapshot(self, *, window: int, may_lose_workers: bool) -> Snapshot:
+    def snapshot(
+        self, *, window: int, may_lose_workers: bool, backlog: Sequence[Kind] = ()
+    ) -> Snapshot:
         """The world now: all jobs under way or cancelled, and the front of those that wait.
 
         The front are the first *window* jobs of each waiting state and model, for each DiT worker
-        that serves the model. Models that no worker serves hold nobody up: they are left out.
+        that serves the model; and of the batches in *backlog*, which is what a look at all that is
+        left has shown, those with the least work, as many again in all. Models that no worker
+        serves hold nobody up: they are left out.
+
+        Of ``batches`` the work is not told, and nothing of ``recent``: who looks at the backlog
+        knows.
         """
         with Session(self._engine) as session:
-            now_s = float(session.execute(select(_epoch_s(func.clock_timestamp()))).scalar_one())
-            workers = _read_workers(session)
-            jobs = _read_jobs(session, window, workers)
-            waiting_to_decode = session.execute(
-                select(func.count()).where(Job.state == JobState.DENOISED)
-            ).scalar_one()
-        return Snapshot(
-            now_s=now_s,
-            jobs=jobs,
-            workers=workers,
-            waiting_to_decode=waiting_to_decode,
-            may_lose_workers=may_lose_workers,
-        )
+            return read_snapshot(
+                session, window=window, backlog=backlog, may_lose_workers=may_lose_workers
+            )
 
     def lose_worker(self, incarnation: Incarnation) -> bool:
         """Declare the incarnation lost, if its lease is still expired. False: it was renewed."""
@@ -188,14 +179,23 @@ class SchedulerStore:
             _update_waiting(connection, job, {"dispatched_at": func.clock_timestamp()}, sent=True)
             return next_number(connection, job.job_id, Phase.VAE)
 
-    def record_progress(self, reports: Mapping[JobId, Progress]) -> frozenset[JobId]:
-        """Store the steps done. Returns the jobs that those attempts do not denoise any more."""
+    def record_progress(
+        self, reports: Mapping[JobId, Progress], standing: Mapping[JobId, Standing] = _NOTHING
+    ) -> frozenset[JobId]:
+        """Store the steps done, and where known what they say of how the jobs stand.
+
+        Returns the jobs that those attempts do not denoise any more.
+        """
         if not reports:
             return frozenset()
         statement = text(
-            "UPDATE jobs SET step = least(greatest(p.step, jobs.step), steps), step_s = p.step_s "
+            "UPDATE jobs SET step = least(greatest(p.step, jobs.step), steps), step_s = p.step_s, "
+            "    starvation_s = coalesce(p.starvation_s, 0), "
+            "    eta_at = clock_timestamp() + make_interval(secs => p.eta_s) "
             "FROM unnest(CAST(:ids AS text[]), CAST(:attempts AS int[]), CAST(:steps AS int[]), "
-            "            CAST(:seconds AS float8[])) AS p (id, attempt, step, step_s) "
+            "            CAST(:seconds AS float8[]), CAST(:starvation_s AS float8[]), "
+            "            CAST(:eta_s AS float8[])) "
+            "    AS p (id, attempt, step, step_s, starvation_s, eta_s) "
             "WHERE jobs.id = p.id AND jobs.attempt = p.attempt AND jobs.state = 'denoising' "
             "RETURNING jobs.id"
         )
@@ -209,9 +209,33 @@ class SchedulerStore:
                     "attempts": [report.attempt for report in reports.values()],
                     "steps": [report.step for report in reports.values()],
                     "seconds": [report.step_s for report in reports.values()],
+                    "starvation_s": [standing.get(job, _UNKNOWN).starvation_s for job in reports],
+                    "eta_s": [standing.get(job, _UNKNOWN).eta_s for job in reports],
                 },
             )
             return frozenset(reports) - frozenset(current.scalars())
+
+    def record_ends(self, ends_s: Mapping[str, float]) -> None:
+        """Say when batches will be done: seconds from now, for those of which it can be told.
+
+        Rows that say nearly so already are left alone, and so are batches that come late among
+        many: nobody looks at so many estimates.
+        """
+        statement = text(
+            "UPDATE batches SET eta_at = clock_timestamp() + make_interval(secs => p.end_s) "
+            "FROM unnest(CAST(:ids AS text[]), CAST(:ends_s AS float8[])) AS p (id, end_s) "
+            "WHERE batches.id = p.id AND (eta_at IS NULL OR "
+            "    abs(extract(epoch FROM eta_at - clock_timestamp()) - p.end_s) "
+            "    > greatest(0.5, 0.01 * p.end_s))"
+        )
+        first = sorted(ends_s.items(), key=lambda end: (end[1], end[0]))[:ENDS_AT_ONCE]
+        if not first:
+            return
+        with self._leading() as connection:
+            connection.execute(text("SET LOCAL synchronous_commit = off"))
+            connection.execute(
+                statement, {"ids": [b for b, _ in first], "ends_s": [s for _, s in first]}
+            )
 
     def publish_limits(self, *, look_ahead: int, decode_backlog: int) -> None:
         """Say by which limits this term decides, so that the views can explain a wait by them."""
@@ -270,116 +294,3 @@ def _check_gone(connection: Connection, job: JobView) -> None:
     ).scalar_one_or_none()
     if state in LIVE_WORKER_STATES:
         raise StateConflict(f"worker {job.holder} is {state}, so job {job.job_id} stays with it")
-
-
-def _epoch_s(column: Any) -> ColumnElement[Any]:
-    """A time of the database as seconds: the clock of snapshots."""
-    return func.extract("epoch", column)
-
-
-def _read_workers(session: Session) -> tuple[WorkerView, ...]:
-    expired = Worker.lease_expires_at < func.clock_timestamp()
-    rows = session.execute(select(Worker, expired).where(Worker.state.in_(LIVE_WORKER_STATES)))
-    return tuple(
-        WorkerView(
-            name=WorkerName(worker.name),
-            incarnation=Incarnation(worker.incarnation),
-            phase=Phase(worker.phase),
-            host=worker.host,
-            node=worker.node,
-            models=frozenset(worker.models),
-            draining=worker.state == "draining",
-            lease_expired=lease_expired,
-        )
-        for worker, lease_expired in rows
-    )
-
-
-def _read_jobs(
-    session: Session, window: int, workers: tuple[WorkerView, ...]
-) -> tuple[JobView, ...]:
-    names = {worker.incarnation: worker.name for worker in workers}
-    cancelled = Job.cancel_requested_at.is_not(None) | Batch.cancel_requested_at.is_not(None)
-    rows = session.execute(
-        select(Job, cancelled, _epoch_s(Batch.created_at), Segment.from_step)
-        .outerjoin(Segment, (Segment.job_id == Job.id) & Segment.ended_at.is_(None))
-        .join(Batch, Batch.id == Job.batch_id)
-        .where(Job.id.in_(_ids_in_view(window, workers)))
-        .options(defer(Job.request))
-    )
-    return tuple(
-        _job_view(
-            job,
-            names,
-            cancel_requested=cancel_requested,
-            arrived_s=float(arrived_s),
-            granted_step=granted_step or 0,
-        )
-        for job, cancel_requested, arrived_s, granted_step in rows
-    )
-
-
-def _ids_in_view(window: int, workers: tuple[WorkerView, ...]) -> Select[tuple[str]]:
-    """The jobs that a snapshot shows; each part is one short scan of one index."""
-    able = [worker for worker in workers if not worker.draining]
-    models = frozenset(model for worker in able for model in worker.models)
-    fronts = {
-        model: window * max(1, sum(w.phase is Phase.DIT and model in w.models for w in able))
-        for model in sorted(models)
-    }
-    parts = [
-        select(Job.id).where(Job.dispatched_at.is_not(None)),
-        select(Job.id)
-        .where(
-            Job.cancel_requested_at.is_not(None),
-            Job.finished_at.is_(None),
-            Job.dispatched_at.is_(None),
-        )
-        .limit(CANCELS_AT_ONCE),
-        *(
-            select(Job.id)
-            .where(Job.state == state, Job.model == model, Job.dispatched_at.is_(None))
-            .order_by(Job.priority.desc(), Job.seq)
-            .limit(front)
-            for state in WAITING_STATE.values()
-            for model, front in fronts.items()
-        ),
-    ]
-    return select(union_all(*(select(part.subquery().c.id) for part in parts)).subquery().c.id)
-
-
-def _job_view(
-    job: Job,
-    names: Mapping[Incarnation, WorkerName],
-    *,
-    cancel_requested: bool,
-    arrived_s: float,
-    granted_step: int,
-) -> JobView:
-    state = JobState(job.state)
-    unclaimed = job.dispatched_at is not None and state not in HELD_STATES
-    leader = None
-    if state is JobState.DENOISING:
-        leader = names.get(Incarnation(job.holder or 0))
-    elif unclaimed and job.queue is not None:
-        leader = worker_of_queue(job.queue)
-    return JobView(
-        job_id=JobId(job.id),
-        batch_id=job.batch_id,
-        state=state,
-        priority=job.priority,
-        seq=job.seq,
-        model=job.model,
-        shape=Shape(job.height, job.width, job.num_frames),
-        steps=job.steps,
-        step=job.step,
-        attempt=job.attempt,
-        dop=job.dop,
-        message=Whereabouts.SENT if unclaimed else Whereabouts.NONE,
-        group=(leader,) if leader else (),
-        holder=Incarnation(job.holder) if job.holder is not None else None,
-        worker_losses=job.worker_losses,
-        cancel_requested=cancel_requested,
-        arrived_s=arrived_s,
-        granted_step=granted_step,
-    )

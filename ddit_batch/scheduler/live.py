@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import assert_never
 
 from kombu.exceptions import OperationalError as BrokerError
 from redis import RedisError
 
+from ddit_batch.backlog import is_known
 from ddit_batch.control import Letter, LiveControl
-from ddit_batch.db.scheduler_store import SchedulerStore
+from ddit_batch.db.scheduler_store import SchedulerStore, Standing
 from ddit_batch.dispatch import Dispatcher
 from ddit_batch.errors import LeadershipLost, StateConflict
 from ddit_batch.job import PHASE_OF, Incarnation, JobId, JobState, Phase, queue_of, task_id
 from ddit_batch.metrics import SchedulerMetrics
-from ddit_batch.policy.base import Policy
+from ddit_batch.policy.starvation import starvation_s
 from ddit_batch.scheduler.core import (
     Cancel,
     Command,
@@ -35,8 +37,9 @@ from ddit_batch.scheduler.core import (
     Withdraw,
     decide,
 )
+from ddit_batch.scheduler.lookout import Lookout
 from ddit_batch.scheduler.recorder import DecisionRecorder
-from ddit_batch.snapshot import JobView, Progress, Snapshot, Whereabouts, WorkerView
+from ddit_batch.snapshot import Instruction, JobView, Progress, Snapshot, Whereabouts, WorkerView
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +62,10 @@ class Pace:
 
 
 class LiveDriver:
-    """The rounds of one term. Keeps nothing but when it last looked, and what it found then."""
+    """The rounds of one term. Keeps nothing but when it last looked, and what it found then.
+
+    What it looks at less often than once a round is the matter of its *lookout*.
+    """
 
     def __init__(
         self,
@@ -67,7 +73,7 @@ class LiveDriver:
         store: SchedulerStore,
         control: LiveControl,
         dispatcher: Dispatcher,
-        policy: Policy,
+        lookout: Lookout,
         limits: Limits,
         pace: Pace,
         metrics: SchedulerMetrics,
@@ -76,7 +82,7 @@ class LiveDriver:
         self._store = store
         self._control = control
         self._dispatcher = dispatcher
-        self._policy = policy
+        self._lookout = lookout
         self._limits = limits
         self._pace = pace
         self._metrics = metrics
@@ -86,6 +92,8 @@ class LiveDriver:
         self._looked = time.monotonic()
         self._workers: dict[Incarnation, WorkerView] = {}
         """Those that the last look has shown."""
+        self._denoising: dict[JobId, JobView] = {}
+        """Likewise."""
         self._taken: dict[str, float] = {}
         """Messages that are neither waiting nor claimed, and since when that was seen."""
 
@@ -95,22 +103,35 @@ class LiveDriver:
         Raises:
             LeadershipLost: Another scheduler leads; nothing more was written.
         """
+        self._lookout.refine()
         reports = self._take_in_progress()
+        snapshot = self._observe()
+        self._metrics.observed(snapshot, reports)
+        commands = decide(snapshot, self._lookout.policy, self._limits)
+        for command in commands:
+            self._carry_out(command)
+        if self._recorder is not None:
+            self._recorder.saw(snapshot, self._lookout.policy, self._limits, commands)
+
+    def _observe(self) -> Snapshot:
+        """All that the next decision may depend on."""
         snapshot = self._store.snapshot(
             window=max(self._pace.window, self._limits.look_ahead),
             # After a take-over nobody may have been able to renew: wait one lease time.
             may_lose_workers=time.monotonic() > self._may_lose_after,
+            backlog=self._lookout.kinds,
         )
         if self._stood_still():
             snapshot = replace(snapshot, may_lose_workers=False)
         self._workers = {worker.incarnation: worker for worker in snapshot.workers}
-        self._metrics.observed(snapshot, reports)
-        world = self._miss_messages(snapshot)
-        commands = decide(world, self._policy, self._limits)
-        for command in commands:
-            self._carry_out(command)
-        if self._recorder is not None:
-            self._recorder.saw(world, self._policy, self._limits, commands)
+        self._denoising = {
+            job.job_id: job for job in snapshot.jobs if job.state is JobState.DENOISING
+        }
+        ends_s = self._lookout.look(snapshot)
+        if ends_s is not None:
+            self._store.record_ends(ends_s)
+        snapshot = self._lookout.completed(snapshot)
+        return self._miss_messages(self._with_pending(snapshot))
 
     def _stood_still(self) -> bool:
         """Whether the database may have been out of reach of workers since the last observation.
@@ -128,11 +149,52 @@ class LiveDriver:
         reports: dict[JobId, Progress] = {}
         try:
             reports = self._control.reports()
-            stale = self._store.record_progress(reports)
+            stale = self._store.record_progress(reports, self._standing(reports))
             self._control.forget_reports(stale)
         except RedisError:
             logger.debug("broker away, no progress", exc_info=True)
         return reports
+
+    def _standing(self, reports: Mapping[JobId, Progress]) -> dict[JobId, Standing]:
+        """What the reports mean, of the jobs that the last round has seen at that attempt."""
+        found: dict[JobId, Standing] = {}
+        for job_id, report in reports.items():
+            job = self._denoising.get(job_id)
+            if job is None or job.attempt != report.attempt:
+                continue
+            job = replace(job, step=min(report.step, job.steps))
+            cost = self._lookout.costs.cost(job.model, job.shape)
+            step_s = cost.at(cost.widest(job.dop)) if is_known(cost) else report.step_s
+            found[job_id] = Standing(
+                starvation_s=starvation_s(job, cost),
+                eta_s=job.steps_left * step_s + cost.decode_s,
+            )
+        return found
+
+    def _with_pending(self, snapshot: Snapshot) -> Snapshot:
+        """*snapshot* with what running jobs were told and have not done yet.
+
+        Without the broker nothing is known to be pending: nobody can read a mailbox then, either.
+        """
+        try:
+            letters = self._control.read_letters(self._denoising)
+        except RedisError:
+            return snapshot
+        told = {
+            job_id: () if letter.instruction is Instruction.RELEASE else letter.group
+            for job_id, letter in letters.items()
+            if letter.attempt == self._denoising[job_id].attempt
+            and letter.instruction is not Instruction.CANCEL
+        }
+        return replace(
+            snapshot,
+            jobs=tuple(
+                replace(job, pending=told[job.job_id])
+                if told.get(job.job_id, job.group) != job.group
+                else job
+                for job in snapshot.jobs
+            ),
+        )
 
     def _miss_messages(self, snapshot: Snapshot) -> Snapshot:
         """Mark the unclaimed attempts whose message does not wait in its queue any more.

@@ -60,16 +60,16 @@ SECONDS = {
     "job of the same custom_id": (
         (
             "INSERT INTO jobs (id, batch_id, line, custom_id, model, priority, height, width, "
-            "num_frames, steps, work, request) SELECT 'other', batch_id, 99, custom_id, model, priority, "
-            "height, width, num_frames, steps, work, request FROM jobs WHERE id = :job"
+            "num_frames, steps, work, request) SELECT 'other', batch_id, 99, custom_id, model, "
+            "priority, height, width, num_frames, steps, work, request FROM jobs WHERE id = :job"
         ),
         "jobs_custom_id",
     ),
     "job of the same line": (
         (
             "INSERT INTO jobs (id, batch_id, line, custom_id, model, priority, height, width, "
-            "num_frames, steps, work, request) SELECT 'other', batch_id, line, 'other', model, priority, "
-            "height, width, num_frames, steps, work, request FROM jobs WHERE id = :job"
+            "num_frames, steps, work, request) SELECT 'other', batch_id, line, 'other', model, "
+            "priority, height, width, num_frames, steps, work, request FROM jobs WHERE id = :job"
         ),
         "jobs_line",
     ),

@@ -5,12 +5,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_costs import COSTS
+from fake_lookout import BlindLookout
 from views_of_the_world import a_job, a_worker, a_world
 
+from ddit_batch.control import Letter
+from ddit_batch.db.scheduler_store import Standing
 from ddit_batch.job import Incarnation, JobId, JobState, Phase, WorkerName
 from ddit_batch.metrics import SchedulerMetrics
-from ddit_batch.policy import make_policy
 from ddit_batch.scheduler import live
 from ddit_batch.scheduler.core import Limits
 from ddit_batch.scheduler.live import LiveDriver, Pace
@@ -29,19 +30,26 @@ class _World:
     def __init__(self) -> None:
         self.asked: list[tuple[object, ...]] = []
 
-    def snapshot(self, *, window: int, may_lose_workers: bool) -> Snapshot:
+    def snapshot(self, *, window: int, may_lose_workers: bool, backlog: object) -> Snapshot:
         assert window
+        assert backlog == ()
         world = a_world(DEAD, ENCODER, ORPHAN, UNCLAIMED)
         return world if may_lose_workers else a_world(ENCODER)
 
-    def record_progress(self, reports: Mapping[JobId, Progress]) -> frozenset[JobId]:
-        return frozenset() & frozenset(reports)
+    def record_progress(
+        self, reports: Mapping[JobId, Progress], standing: Mapping[JobId, Standing]
+    ) -> frozenset[JobId]:
+        return frozenset(standing) & frozenset(reports)
 
     def reports(self) -> dict[JobId, Progress]:
         return {}
 
     def forget_reports(self, job_ids: Iterable[JobId]) -> None:
         self.asked += [("forget", job) for job in job_ids]
+
+    def read_letters(self, job_ids: Iterable[JobId]) -> dict[JobId, Letter]:
+        del job_ids
+        return {}
 
     def waiting_task_ids(self, queues: Iterable[str]) -> frozenset[str]:
         return frozenset() & frozenset(queues)
@@ -80,7 +88,7 @@ def test_recoveries_are_counted_and_flower_is_told(clock: SimpleNamespace) -> No
         store=world,
         control=world,
         dispatcher=world,
-        policy=make_policy("static", COSTS),
+        lookout=BlindLookout(),
         limits=Limits(look_ahead=8, decode_backlog=16, max_worker_losses=5),
         pace=Pace(tick_s=0.25, reconcile_s=0.5, lease_s=LEASE_S),
         metrics=metrics,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
-from fake_costs import COSTS
+from fake_costs import COSTS, FixedCosts
 from redis import Redis
 from sqlalchemy import Engine
 
@@ -22,6 +22,7 @@ from ddit_batch.metrics import SchedulerMetrics
 from ddit_batch.policy.static import Static
 from ddit_batch.scheduler.core import Limits
 from ddit_batch.scheduler.live import LiveDriver, Pace
+from ddit_batch.scheduler.lookout import Lookout
 
 sys.path.append(str(Path(__file__).parent.parent / "db"))
 pytest.register_assert_rewrite("rows", "worlds")
@@ -88,10 +89,11 @@ def make_driver(
     def make(**parts: object) -> LiveDriver:
         if "store" not in parts:
             parts["store"] = SchedulerStore(engine, term=begin_term(engine, holder="test"))
+        policy = parts.pop("policy", Static(costs=COSTS, dop=1))
         own = {
             "control": control,
             "dispatcher": dispatcher,
-            "policy": Static(costs=COSTS, dop=1),
+            "lookout": Lookout(engine, FixedCosts(), lambda _: policy),
             "limits": Limits(look_ahead=2, decode_backlog=4, max_worker_losses=3),
             "pace": Pace(tick_s=0.01, reconcile_s=0.0, lease_s=600.0),
             "metrics": SchedulerMetrics(),

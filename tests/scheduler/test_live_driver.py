@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import rows
@@ -231,9 +232,9 @@ class Overtaken(SchedulerStore):
         super().__init__(engine, term=begin_term(engine, holder="test"))
         self.act = act
 
-    def snapshot(self, *, window: int, may_lose_workers: bool) -> Snapshot:
+    def snapshot(self, **how: Any) -> Snapshot:
         """The world, which is no more like that."""
-        found = super().snapshot(window=window, may_lose_workers=may_lose_workers)
+        found = super().snapshot(**how)
         self.act()
         return found
 
@@ -260,11 +261,11 @@ def test_job_that_was_claimed_by_a_worker_unknown_to_the_snapshot_is_not_sent_ag
     job = rows.waiting_for(engine, Phase.DIT)
 
     class Older(SchedulerStore):
-        def snapshot(self, *, window: int, may_lose_workers: bool) -> Snapshot:
+        def snapshot(self, **how: Any) -> Snapshot:
             """Workers of before, jobs of after the registration and claim of one more."""
-            before = super().snapshot(window=window, may_lose_workers=may_lose_workers)
+            before = super().snapshot(**how)
             rows.claimed(engine, job)
-            now = super().snapshot(window=window, may_lose_workers=may_lose_workers)
+            now = super().snapshot(**how)
             return replace(now, workers=before.workers)
 
     make_driver(store=Older(engine, term=begin_term(engine, holder="test"))).round()

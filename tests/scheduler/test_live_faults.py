@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rows
@@ -303,11 +304,11 @@ class Stalling(SchedulerStore):
 
     stall_s = 0.0
 
-    def snapshot(self, *, window: int, may_lose_workers: bool) -> Snapshot:
+    def snapshot(self, **how: Any) -> Snapshot:
         """The world, after the stall."""
         time.sleep(self.stall_s)
         self.stall_s = 0.0
-        return super().snapshot(window=window, may_lose_workers=may_lose_workers)
+        return super().snapshot(**how)
 
 
 def test_nobody_is_lost_because_the_database_stood_still(
