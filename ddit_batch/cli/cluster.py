@@ -6,6 +6,7 @@ import click
 
 from ddit_batch.cli.command import command
 from ddit_batch.cli.options import flower_option, home_option, workers_option
+from ddit_batch.cli.policy_option import policy_option
 from ddit_batch.cli.prompt_options import model_option
 from ddit_batch.cli.threads import threads_for
 from ddit_batch.embedded.cluster import start_cluster, stop_cluster
@@ -17,11 +18,16 @@ from ddit_batch.embedded.plan import ClusterPlan
 @home_option
 @workers_option
 @model_option
+@policy_option
 @flower_option
-def up(home: Home, workers: int, model: str, flower: bool) -> None:
+def up(home: Home, workers: int, model: str, policy: str | None, flower: bool) -> None:
     """Start a cluster in the background; `ddit down` stops it."""
     plan = ClusterPlan(
-        dit_workers=workers, models=(model,), flower=flower, torch_threads=threads_for(workers)
+        dit_workers=workers,
+        models=(model,),
+        flower=flower,
+        torch_threads=threads_for(workers),
+        policy=policy or "",
     )
     state = start_cluster(home, plan, with_parent=False)
     click.echo(f"cluster up in {home.path}", err=True)

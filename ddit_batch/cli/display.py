@@ -68,8 +68,8 @@ class BatchDisplay:
         """Draw *look*."""
         failed = look.batch.jobs.get(JobState.FAILED, 0)
         words = [f"{failed} failed"] if failed else []
-        eta_s = self._eta_s(look)
-        if eta_s is not None:
+        eta_s = look.batch.eta_s or self._pace_eta_s(look)
+        if eta_s is not None and not look.batch.is_done:
             words.append(f"about {_duration(eta_s)} left")
         rest = ", ".join(words)
         if self._console.is_terminal:
@@ -87,8 +87,11 @@ class BatchDisplay:
                 soft_wrap=True,
             )
 
-    def _eta_s(self, look: Look) -> float | None:
-        """From the pace of denoising steps since the first of them was seen."""
+    def _pace_eta_s(self, look: Look) -> float | None:
+        """From the pace of denoising steps since the first of them was seen.
+
+        The scheduler cannot tell before live steps have told it of a model without a profile.
+        """
         now_s = time.monotonic()
         if self._pace_from is None or look.steps_done <= self._pace_from[0]:
             self._pace_from = (look.steps_done, now_s)

@@ -36,6 +36,10 @@ def cluster_at_hand(home: Home, plan: ClusterPlan, prompts: Prompts) -> Iterator
     state = ready_cluster(home)
     if state is not None:
         click.echo(f"using the cluster that runs in {home.path}", err=True)
+        if plan.policy:
+            click.echo(
+                f"--policy {plan.policy} is for a new cluster: this one keeps its own", err=True
+            )
         _check_served(home, state, prompts)
         yield state
         return

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from ddit_batch import prompt_file
 from ddit_batch.db.status import models_served
-from ddit_batch.db.submission import Submission
+from ddit_batch.db.submission import NO_WISHES, Submission, Wishes
 from ddit_batch.db.submission import submit as submit_requests
 from ddit_batch.errors import RequestError
 from ddit_batch.formats import FORMATS, FormatName, format_of
@@ -86,7 +86,14 @@ def load_prompts(
     )
 
 
-def submit_prompts(engine: Engine, prompts: Prompts, *, out: Path | None, new: bool) -> Submission:
+def submit_prompts(
+    engine: Engine,
+    prompts: Prompts,
+    *,
+    out: Path | None,
+    new: bool,
+    wishes: Wishes = NO_WISHES,
+) -> Submission:
     """Store *prompts* as a batch, or find the batch that they are already."""
     out_url = str(out.resolve()) if out else None
     if out_url is not None and out_url != _storable(out_url):
@@ -98,6 +105,7 @@ def submit_prompts(engine: Engine, prompts: Prompts, *, out: Path | None, new: b
         name=prompts.name,
         out_url=out_url,
         new=new,
+        wishes=wishes,
     )
 
 

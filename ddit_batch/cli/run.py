@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import click
@@ -12,10 +13,12 @@ from sqlalchemy import Engine
 
 from ddit_batch.artifact import ArtifactStore
 from ddit_batch.artifact_keys import file_name_for
+from ddit_batch.cli.batch_options import deadline_option, share_option, wishes_of
 from ddit_batch.cli.command import command
 from ddit_batch.cli.display import Look
 from ddit_batch.cli.options import flower_option, home_option, workers_option
 from ddit_batch.cli.own_cluster import check_cluster, cluster_at_hand
+from ddit_batch.cli.policy_option import policy_option
 from ddit_batch.cli.prompt_options import (
     file_argument,
     format_option,
@@ -30,6 +33,7 @@ from ddit_batch.cli.watch import follow, look_at
 from ddit_batch.config import load_settings
 from ddit_batch.db import status
 from ddit_batch.db.engine import make_engine
+from ddit_batch.db.submission import Wishes
 from ddit_batch.delivery import deliver
 from ddit_batch.embedded.home import ClusterState, Home
 from ddit_batch.embedded.plan import ClusterPlan
@@ -54,6 +58,9 @@ STOPPED_EXIT_CODE = 130
 @set_option
 @format_option
 @skip_invalid_option
+@share_option
+@deadline_option
+@policy_option
 @home_option
 @flower_option
 def run(
@@ -64,6 +71,9 @@ def run(
     overrides: dict[str, str],
     format_name: FormatName | None,
     skip_invalid: bool,
+    share: float | None,
+    deadline: datetime | timedelta | None,
+    policy: str | None,
     home: Home,
     flower: bool,
 ) -> None:
@@ -87,12 +97,14 @@ def run(
         models=prompts.models,
         flower=flower,
         torch_threads=threads_for(workers),
+        policy=policy or "",
     )
+    wishes = wishes_of(share, deadline)
     try:
         with cluster_at_hand(home, plan, prompts) as cluster:
             engine = make_engine(cluster.database_url)
             try:
-                succeeded = _run_batch(engine, home, cluster, prompts, out)
+                succeeded = _run_batch(engine, home, cluster, prompts, out, wishes)
             finally:
                 engine.dispose()
     except KeyboardInterrupt:
@@ -103,10 +115,15 @@ def run(
 
 
 def _run_batch(
-    engine: Engine, home: Home, cluster: ClusterState, prompts: Prompts, out: Path
+    engine: Engine,
+    home: Home,
+    cluster: ClusterState,
+    prompts: Prompts,
+    out: Path,
+    wishes: Wishes,
 ) -> bool:
     """Submit, watch until nothing is left to do, deliver, sum up. False: a job failed."""
-    submission = submit_prompts(engine, prompts, out=out, new=False)
+    submission = submit_prompts(engine, prompts, out=out, new=False, wishes=wishes)
     batch_id = submission.batch_id
     before = look_at(engine, batch_id)
     if not submission.created:

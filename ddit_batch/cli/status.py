@@ -46,6 +46,9 @@ def _batch_as_json(summary: BatchSummary) -> dict[str, object]:
         "name": summary.name,
         "total": summary.total,
         "created_at": summary.created_at.isoformat(),
+        "share": summary.share,
+        "deadline": summary.deadline and summary.deadline.isoformat(),
+        "eta_s": summary.eta_s,
         **{str(state): summary.jobs.get(state, 0) for state in JobState},
     }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Column, Table
 
+from ddit_batch.cli.duration import shown_duration
 from ddit_batch.db.history import Event, SegmentSpan
 from ddit_batch.db.status import BatchSummary
 from ddit_batch.job import HELD_STATES, WAITING_STATE, JobState
@@ -17,14 +18,17 @@ _FINAL = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 def print_batches(found: tuple[BatchSummary, ...]) -> None:
     """A line a batch: how many of its jobs wait, run and have ended in which way."""
-    table = Table(Column("batch", no_wrap=True), "file", "jobs", "waiting", "running", *_FINAL)
+    table = Table(
+        Column("batch", no_wrap=True), "file", "jobs", "waiting", "running", *_FINAL, "left"
+    )
     for summary in found:
         waiting = sum(summary.jobs.get(state, 0) for state in WAITING_STATE.values())
         running = sum(summary.jobs.get(state, 0) for state in HELD_STATES)
         final = (summary.jobs.get(state, 0) for state in _FINAL)
         name = Path(summary.name).name
         counts = (str(count) for count in (summary.total, waiting, running, *final))
-        table.add_row(summary.batch_id, name, *counts)
+        left = "" if summary.eta_s is None or summary.is_done else shown_duration(summary.eta_s)
+        table.add_row(summary.batch_id, name, *counts, left)
     Console().print(table)
 
 

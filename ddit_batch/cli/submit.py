@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import click
 
+from ddit_batch.cli.batch_options import deadline_option, share_option, wishes_of
 from ddit_batch.cli.command import command
 from ddit_batch.cli.connection import connected_engine
 from ddit_batch.cli.dry_run import show_dry_run
@@ -33,6 +35,8 @@ from ddit_batch.formats import FormatName
 @set_option
 @format_option
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of videos.")
+@share_option
+@deadline_option
 @click.option("--new", is_flag=True, help="Make another batch even if this one exists.")
 @skip_invalid_option
 @click.option(
@@ -51,6 +55,8 @@ def submit(
     overrides: dict[str, str],
     format_name: FormatName | None,
     out: Path | None,
+    share: float | None,
+    deadline: datetime | timedelta | None,
     new: bool,
     skip_invalid: bool,
     errors: Path | None,
@@ -61,10 +67,12 @@ def submit(
     """Submit FILE (- is standard input) to the running cluster; prints the batch's id.
 
     Nothing is submitted unless every line is good. The same content with the same options is the
-    same batch, however often it is submitted.
+    same batch, however often it is submitted; a share or deadline that is given anew replaces what
+    it had.
     """
     if errors and not skip_invalid:
         raise click.UsageError("--errors is for --skip-invalid")
+    wishes = wishes_of(share, deadline)
     prompts = load_prompts(
         file,
         model=model,
@@ -80,7 +88,7 @@ def submit(
         if not allow_unserved and not check_served(engine, prompts, cure=START_ONE):
             click.echo("no worker is online: the batch waits for one", err=True)
         keep_skipped(prompts, file=file, errors=errors_file(errors, out))
-        submission = submit_prompts(engine, prompts, out=out, new=new)
+        submission = submit_prompts(engine, prompts, out=out, new=new, wishes=wishes)
     word = "submitted" if submission.created else "had been submitted before"
     click.echo(f"{submission.total} jobs, {word}", err=True)
     if as_json:

@@ -21,6 +21,11 @@ class BatchSummary:
     created_at: datetime
     out_url: str | None
     jobs: Mapping[JobState, int]
+    eta_s: float | None = None
+    """Seconds until its last video is complete, as the scheduler estimates; None while it cannot, and
+    where none leads."""
+    deadline: datetime | None = None
+    share: float = 1.0
 
     @property
     def done(self) -> int:
@@ -47,13 +52,9 @@ class RunningJob:
     dop: int
     worker: WorkerName
     held_s: float
-
-    @property
-    def eta_s(self) -> float | None:
-        """Seconds of denoising left at the present pace; None while there is nothing to go by."""
-        if self.state is not JobState.DENOISING or self.step_s is None:
-            return None
-        return (self.steps - self.step) * self.step_s
+    eta_s: float | None
+    """Seconds until its video is complete, as the scheduler estimated at its last step; None while
+    there is nothing to go by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,10 @@ def batches(source: Source, batch_id: BatchId | None = None) -> tuple[BatchSumma
     rows = ask(
         source,
         """
-        SELECT batches.id, name, total, created_at, out_url, coalesce(states, '{}') AS states
+        SELECT batches.id, name, total, created_at, out_url, coalesce(states, '{}') AS states,
+            share, deadline,
+            CASE WHEN eta_at > clock_timestamp() AND ddit_scheduler_leads() THEN
+                extract(epoch FROM eta_at - clock_timestamp())::float8 END AS eta_s
         FROM batches LEFT JOIN (
             SELECT batch_id, jsonb_object_agg(state, jobs) AS states
             FROM (
@@ -104,6 +108,9 @@ def batches(source: Source, batch_id: BatchId | None = None) -> tuple[BatchSumma
             created_at=row["created_at"],
             out_url=row["out_url"],
             jobs={JobState(state): jobs for state, jobs in row["states"].items()},
+            eta_s=row["eta_s"],
+            share=row["share"],
+            deadline=row["deadline"],
         )
         for row in rows
     )
@@ -128,7 +135,8 @@ def running_jobs(source: Source, batch_id: BatchId) -> tuple[RunningJob, ...]:
         """
         SELECT jobs.id AS job_id, custom_id, jobs.state, step, steps, step_s, dop,
             workers.name AS worker,
-            extract(epoch FROM clock_timestamp() - state_since)::float8 AS held_s
+            extract(epoch FROM clock_timestamp() - state_since)::float8 AS held_s,
+            greatest(extract(epoch FROM jobs.eta_at - clock_timestamp()), 0)::float8 AS eta_s
         FROM jobs JOIN workers ON workers.incarnation = jobs.holder
         WHERE batch_id = %(batch_id)s AND jobs.state = ANY(%(held)s)
         ORDER BY jobs.state, seq

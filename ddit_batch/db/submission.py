@@ -49,7 +49,7 @@ class Submission:
     total: int
 
 
-_NO_WISHES = Wishes()
+NO_WISHES = Wishes()
 
 
 def submit(
@@ -60,7 +60,7 @@ def submit(
     name: str,
     out_url: str | None,
     new: bool = False,
-    wishes: Wishes = _NO_WISHES,
+    wishes: Wishes = NO_WISHES,
 ) -> Submission:
     """Store *requests* as a batch, or find the batch that has the same *content_hash*.
 
@@ -93,7 +93,7 @@ def submit(
             _copy_jobs(connection, batch_id, requests)
             if len(requests) >= LARGE:
                 connection.execute(text("ANALYZE jobs"))
-        if created is not None or wishes != _NO_WISHES:
+        if created is not None or wishes != NO_WISHES:
             wake_scheduler(connection, f"{batch_id} submitted")
     return Submission(batch_id=batch_id, created=created is not None, total=len(requests))
 

@@ -34,6 +34,8 @@ class ClusterPlan:
     flower: bool = False
     torch_threads: int = 0
     """CPU threads of one worker; 0 leaves torch's own choice."""
+    policy: str = ""
+    """Spec of the schedulers' policy; empty leaves it to their environment."""
     devices: tuple[str, ...] = ()
     """Given to the workers in turn, DiT workers first; empty leaves the choice to them."""
     extra_env: tuple[tuple[str, str], ...] = ()
@@ -128,6 +130,8 @@ def _shared_env(home: Home, plan: ClusterPlan, at: Addresses) -> dict[str, str]:
         "DDIT_BUILT_MODELS_FOLDER": str(home.models),
         "DDIT_TORCH_THREADS": str(plan.torch_threads),
     }
+    if plan.policy:
+        env["DDIT_POLICY"] = plan.policy
     if plan.torch_threads > 0:
         env["OMP_NUM_THREADS"] = str(plan.torch_threads)
     return {**env, **dict(plan.extra_env)}
