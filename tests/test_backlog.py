@@ -25,7 +25,7 @@ from ddit_batch.recent import PRIOR_LOAD, PRIOR_WEIGHT
 MODEL = "m"
 COST = a_cost(2.0, 1.0, optimal=2)
 COSTS = FakeCosts(table={}, other=COST)
-DIT = Work(costs=COSTS, decodes=False)  # type: ignore[arg-type]  # a fake
+DIT = Work(costs=COSTS, decodes=False)
 CREW = {MODEL: frozenset({"a", "b"})}
 
 
@@ -153,6 +153,6 @@ def test_cost_is_known_by_a_profile_or_by_live_steps() -> None:
 def test_shapes_have_costs_of_their_own() -> None:
     """What is summed is asked of the cost model for each kind."""
     costs = FakeCosts(table={(MODEL, P240): a_cost(5.0, optimal=1)}, other=COST)
-    work = Work(costs=costs, decodes=False)  # type: ignore[arg-type]  # a fake
+    work = Work(costs=costs, decodes=False)
 
     assert work.left_s(a_kind("b", shape=P240)) == 50.0

@@ -22,8 +22,8 @@ class BatchSummary:
     out_url: str | None
     jobs: Mapping[JobState, int]
     eta_s: float | None = None
-    """Seconds until its last video is complete, as the scheduler estimates; None while it cannot, and
-    where none leads."""
+    """Seconds until its last video is complete, as the scheduler that leads estimates; None while
+    it cannot, or there is none."""
     deadline: datetime | None = None
     share: float = 1.0
 

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 import rows
 from sqlalchemy import Engine, text
 
+from ddit_batch.db.backlog import read_left
 from ddit_batch.db.claims import ClaimStore
 from ddit_batch.db.leases import LeaseStore
+from ddit_batch.db.submission import Wishes, job_id, submit
 from ddit_batch.job import (
     FINAL_STATES,
     HELD_STATES,
@@ -18,7 +22,7 @@ from ddit_batch.job import (
     Shape,
     queue_of,
 )
-from ddit_batch.snapshot import JobView, Whereabouts
+from ddit_batch.snapshot import BatchView, JobView, Whereabouts
 
 
 def shown(engine: Engine, *, window: int = 1000) -> list[JobId]:
@@ -209,3 +213,110 @@ def test_jobs_that_wait_for_vae_are_counted_beyond_the_window(engine: Engine) ->
     rows.waiting_for(engine, Phase.VAE)
 
     assert rows.seen(engine, window=1).waiting_to_decode == 4
+
+
+def of_steps(engine: Engine, *steps: int, wishes: Wishes | None = None) -> tuple[JobId, ...]:
+    """The jobs of a new batch, each of so many steps."""
+    requests = [rows.a_request(i, num_inference_steps=n) for i, n in enumerate(steps, start=1)]
+    given = {"content_hash": uuid4().hex, "name": "p.jsonl", "out_url": None}
+    batch = submit(engine, requests, **given, wishes=wishes or Wishes())
+    return tuple(job_id(batch.batch_id, request.line) for request in requests)
+
+
+def shown_short(engine: Engine, *, window: int) -> list[JobId]:
+    """The ids in a snapshot by one who has looked at the backlog, in order of arrival."""
+    backlog = read_left(engine).kinds
+    store = rows.leading(engine)
+    jobs = store.snapshot(window=window, may_lose_workers=True, backlog=backlog).jobs
+    return [job.job_id for job in sorted(jobs, key=lambda job: job.seq)]
+
+
+def test_shortest_of_each_batch_are_shown_beside_the_first(engine: Engine) -> None:
+    """A policy that prefers short jobs must see them, however late they stand in the file."""
+    rows.registered(engine, Phase.DIT, name=rows.LEADER)
+    one = of_steps(engine, *range(60, 40, -1))
+    two = of_steps(engine, *range(60, 40, -1))
+
+    found = shown_short(engine, window=16)
+
+    assert found == [*one[:16], *one[-4:], *two[-4:]]
+
+
+def test_short_jobs_of_many_batches_share_the_room_of_one_window(engine: Engine) -> None:
+    """The oldest batches have it: a snapshot stays small however many there are."""
+    rows.registered(engine, Phase.DIT, name=rows.LEADER)
+    batches = [of_steps(engine, *range(60, 50, -1)) for _ in range(6)]
+
+    found = shown_short(engine, window=16)
+
+    first = {*batches[0], *batches[1]}
+    assert set(found) - first == set()
+    assert len(found) <= 2 * 16
+
+
+def test_work_that_was_done_makes_a_waiting_job_short(engine: Engine) -> None:
+    """What counts is what is left when it came back, by its checkpoint."""
+    rows.registered(engine, Phase.DIT, name=rows.LEADER)
+    jobs = of_steps(engine, *[40] * 30, 50)
+    last = jobs[-1]
+    rows.finished(engine, rows.claimed(engine, last))
+    whole = rows.row(engine, last)["work"]
+    claim = rows.claimed(engine, last)
+    ClaimStore(engine).give_back(claim, reason="released", checkpoint=("checkpoint", 45))
+
+    assert rows.row(engine, last)["work"] == whole * 5 // 50
+    assert last in shown_short(engine, window=8)
+
+
+def test_short_jobs_that_no_worker_can_do_are_left_out(engine: Engine) -> None:
+    """They would only take the room of others."""
+    rows.registered(engine, Phase.DIT, name=rows.LEADER)
+    rows.submitted(engine, 40, model="nobody-has-it")
+    jobs = of_steps(engine, 60, 50, 40, 30, 20, 10)
+
+    assert shown_short(engine, window=8) == list(jobs)
+
+
+def test_waiting_job_shows_the_workers_of_its_last_segment_that_live(engine: Engine) -> None:
+    """What they hold of it need not move; one that is gone holds nothing."""
+    worker = rows.registered(engine, Phase.DIT, name="dit-7@host")
+    claim = rows.holding(engine, Phase.DIT, by=worker)
+    assert rows.view(engine, claim.job_id).last_group == ()
+    ClaimStore(engine).give_back(claim, reason="released")
+
+    assert rows.view(engine, claim.job_id).last_group == ("dit-7@host",)
+
+    rows.lost(engine, worker)
+    assert rows.view(engine, claim.job_id).last_group == ()
+
+
+def test_batches_are_shown_if_their_users_wished_something(engine: Engine) -> None:
+    """Those of the jobs in view; all others are as any batch is."""
+    rows.registered(engine, Phase.DIT, name=rows.LEADER)
+    deadline = datetime.now(UTC) + timedelta(hours=6)
+    (urgent,) = of_steps(engine, 8, wishes=Wishes(deadline=deadline))
+    (large,) = of_steps(engine, 8, wishes=Wishes(share=2.0))
+    of_steps(engine, 8)
+
+    found = {view.batch_id: view for view in rows.seen(engine).batches}
+
+    assert set(found) == {urgent.partition("-")[0], large.partition("-")[0]}
+    of_urgent, of_large = found[urgent.partition("-")[0]], found[large.partition("-")[0]]
+    assert of_urgent.deadline_s == pytest.approx(deadline.timestamp(), abs=1e-3)
+    assert of_large == BatchView(batch_id=of_large.batch_id, share=2.0)
+
+
+def test_left_is_every_unfinished_job_in_its_kind(engine: Engine) -> None:
+    """Held, sent or waiting, with the steps that are left; final ones are not."""
+    for state in JobState:
+        rows.job_in(engine, state)
+    jobs = rows.submitted(engine, 5)
+
+    kinds = read_left(engine).kinds
+
+    assert sum(kind.jobs for kind in kinds) == len(set(JobState) - FINAL_STATES) + len(jobs)
+    by_batch = {kind.batch_id: kind for kind in kinds}
+    assert by_batch[jobs[0].partition("-")[0]].jobs == 5
+    assert by_batch[jobs[0].partition("-")[0]].waits
+    steps_left = sorted(kind.steps_left for kind in kinds)
+    assert steps_left == [0, 0, 8, 8, 8, 8, 8]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from threading import Barrier
 from typing import TypeVar
@@ -13,8 +14,8 @@ import rows
 from sqlalchemy import Engine, text
 
 from ddit_batch.db.moves import SCHEDULER_CHANNEL
-from ddit_batch.db.submission import Submission, job_id, submit
-from ddit_batch.job import BatchId, JobState
+from ddit_batch.db.submission import Submission, Wishes, job_id, submit
+from ddit_batch.job import BatchId, JobState, work_of
 from ddit_batch.request import Request
 
 _T = TypeVar("_T")
@@ -170,3 +171,44 @@ def test_ids_of_jobs_sort_as_their_lines_do() -> None:
     ids = [job_id(BatchId("b0"), line) for line in (1, 9, 10, 99_999, 100_000, 999_999)]
 
     assert ids == sorted(ids)
+
+
+def wishes_of(engine: Engine) -> tuple[float, datetime | None, datetime]:
+    """Share, deadline and creation of the one batch."""
+    with engine.connect() as connection:
+        query = "SELECT share, deadline, created_at FROM batches"
+        return tuple(connection.execute(text(query)).one())
+
+
+def test_wishes_are_no_part_of_the_content(engine: Engine) -> None:
+    """Another share or deadline is the same batch, treated otherwise; what is not said stays."""
+    deadline = datetime(2030, 1, 1, 12, tzinfo=UTC)
+    first = submit_file(engine, [rows.a_request()], wishes=Wishes(share=2.0, deadline=deadline))
+    again = submit_file(engine, [rows.a_request()], wishes=Wishes(share=0.5))
+
+    assert again.batch_id == first.batch_id
+    assert wishes_of(engine)[:2] == (0.5, deadline)
+    submit_file(engine, [rows.a_request()])
+    assert wishes_of(engine)[:2] == (0.5, deadline)
+
+
+def test_deadline_from_the_submission_is_not_put_off_by_repeating_it(engine: Engine) -> None:
+    """The command that goes on with a batch says the same again."""
+    in_six_hours = Wishes(deadline=timedelta(hours=6))
+    submit_file(engine, [rows.a_request()], wishes=in_six_hours)
+    share, deadline, created_at = wishes_of(engine)
+    assert (share, deadline) == (1.0, created_at + timedelta(hours=6))
+
+    submit_file(engine, [rows.a_request()], wishes=in_six_hours)
+
+    assert wishes_of(engine)[1] == deadline
+
+
+def test_job_knows_its_work_from_the_beginning(engine: Engine) -> None:
+    """Pixels x frames x steps: it needs no profile."""
+    request = rows.a_request(1, num_inference_steps=7)
+
+    batch = submit_file(engine, [request])
+
+    job = rows.row(engine, job_id(batch.batch_id, 1))
+    assert job["work"] == work_of(request.shape, 7) == 64 * 96 * 9 * 7

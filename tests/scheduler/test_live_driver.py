@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import rows
-from fake_costs import COSTS
+from fake_costs import ANY, COSTS
 from sqlalchemy import Engine, text
 
 from ddit_batch.control import Letter, LiveControl
@@ -298,3 +299,52 @@ def test_new_driver_goes_on_where_the_last_one_stopped(
         make_driver(policy=Static(costs=COSTS, dop=1)).round()
 
     assert waiting("encode") == [f"{job}.encode.a1" for job in jobs[:2]]
+
+
+def test_progress_says_how_the_job_stands(
+    engine: Engine, make_driver: MakeDriver, control: LiveControl, crew: dict[Phase, int]
+) -> None:
+    """Under every policy: starvation time since its grant, and when it will be done."""
+    claim = rows.holding(engine, Phase.DIT, by=crew[Phase.DIT])
+    driver = make_driver()
+    driver.round()  # sees it
+    control.report(claim.job_id, Progress(attempt=claim.attempt, step=3, step_s=9.9))
+
+    driver.round()
+
+    job = rows.row(engine, claim.job_id)
+    assert job["starvation_s"] == pytest.approx(3 * (ANY.at(1) - ANY.at(ANY.optimal_dop)))
+    left_s = (job["eta_at"] - datetime.now(UTC)).total_seconds()
+    assert left_s == pytest.approx(5 * ANY.at(1) + ANY.decode_s, abs=1.0)
+    assert job["step_s"] == 9.9
+
+
+def test_starvation_and_estimate_end_with_the_denoising_of_a_job(
+    engine: Engine, make_driver: MakeDriver, control: LiveControl, crew: dict[Phase, int]
+) -> None:
+    """A job that waits again has lost nothing since its last grant, and nobody knows its end."""
+    claim = rows.holding(engine, Phase.DIT, by=crew[Phase.DIT])
+    driver = make_driver()
+    driver.round()
+    control.report(claim.job_id, Progress(attempt=claim.attempt, step=3, step_s=1.0))
+    driver.round()
+
+    ClaimStore(engine).give_back(claim, reason="drain", checkpoint=("checkpoint", 3))
+
+    job = rows.row(engine, claim.job_id)
+    assert (job["starvation_s"], job["eta_at"]) == (0.0, None)
+
+
+def test_ends_of_batches_are_written(
+    engine: Engine, make_driver: MakeDriver, crew: dict[Phase, int]
+) -> None:
+    """For `ddit status`, which only reads."""
+    assert crew
+    jobs = rows.submitted(engine, 2)
+
+    make_driver().round()
+
+    with engine.connect() as connection:
+        (eta_at,) = connection.scalars(text("SELECT eta_at FROM batches"))
+    left_s = (eta_at - datetime.now(UTC)).total_seconds()
+    assert left_s == pytest.approx(len(jobs) * 8 * ANY.at(1) + ANY.decode_s, abs=1.0)
