@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from finished_batch import three_jobs
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from ddit_batch.cli import main
+from ddit_batch.db.scheduler_store import SchedulerStore, begin_term
 from ddit_batch.db.status import one_batch
 from ddit_batch.job import BatchId, JobState
+from ddit_batch.scheduler.service import LEADER_LOCK
 
 
 @pytest.fixture
@@ -152,3 +154,34 @@ def test_doctor_says_what_is_bad_and_how_to_mend_it(batch: BatchId) -> None:
         "found": "no address",
         "cure": "set DDIT_BROKER_URL",
     }
+
+
+def test_status_says_how_long_a_batch_will_take(batch: BatchId, engine: Engine) -> None:
+    """As the scheduler estimates, while one leads."""
+    term = begin_term(engine, holder="test")
+    SchedulerStore(engine, term=term).record_ends({batch: 3725.0})
+    assert json.loads(ddit("status", "--json").stdout)["eta_s"] is None
+
+    with engine.connect() as leader:
+        leader.execute(text(f"SELECT pg_advisory_lock({LEADER_LOCK})"))
+        table = ddit("status").stdout
+        (line,) = map(json.loads, ddit("status", "--json").stdout.splitlines())
+
+    assert "1 h 02 min" in table
+    assert line["eta_s"] == pytest.approx(3725.0, abs=20.0)
+    assert (line["share"], line["deadline"]) == (1.0, None)
+
+
+@pytest.mark.parametrize("command", ["up", "run p.txt"])
+def test_policy_that_is_unknown_is_refused_before_anything_starts(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the names of those that are there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.txt").write_text("a cat\n")
+
+    done = ddit(*command.split(), "--policy", "best")
+
+    assert done.exit_code != 0
+    assert "policy 'best' is unknown: use one of ddit, dp," in done.stderr
+    assert not (tmp_path / ".ddit").exists()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,15 @@ def test_plan_without_devices_or_threads_leaves_the_choice_to_the_worker(
 
     assert "DDIT_DEVICE" not in env
     assert "OMP_NUM_THREADS" not in env
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("static:dop=2", "static:dop=2"), ("", "dp")])
+def test_policy_of_the_plan_goes_before_that_of_the_environment(
+    policy: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan that names none leaves it to the setting."""
+    monkeypatch.setenv("DDIT_POLICY", "dp")
+
+    scheduler, *_ = planned_services(Home(tmp_path), replace(PLAN, policy=policy), AT)
+
+    assert scheduler.env["DDIT_POLICY"] == expected

@@ -446,3 +446,69 @@ def test_run_answers_that_the_running_cluster_does_not_serve_the_model(
     )
     assert len((folder / "v" / "errors.jsonl").read_text().splitlines()) == 3
     assert jobs(engine) == []
+
+
+# Shares and deadlines
+
+
+def wishes(engine: Engine) -> list[tuple[object, ...]]:
+    with engine.connect() as connection:
+        query = "SELECT share, extract(epoch FROM deadline - created_at)::float8 FROM batches"
+        return [tuple(row) for row in connection.execute(text(query))]
+
+
+def test_a_batch_has_the_share_and_the_deadline_that_were_given(
+    folder: Path, in_database: Ddit, engine: Engine
+) -> None:
+    """And another one when it is submitted with another; the deadline counts from the first."""
+    (folder / "p.txt").write_text("a cat\n")
+
+    first = in_database("submit", "p.txt", "--share", "2", "--deadline", "1h30m")
+    assert wishes(engine) == [(2.0, 5400.0)]
+    again = in_database("submit", "p.txt", "--share", "0.5", "--deadline", "1h30m")
+
+    assert first.stdout == again.stdout
+    assert wishes(engine) == [(0.5, 5400.0)]
+
+
+def test_a_deadline_that_is_past_is_said_and_stands(
+    folder: Path, in_database: Ddit, engine: Engine
+) -> None:
+    """Who repeats a command after its deadline still wants the videos."""
+    (folder / "p.txt").write_text("a cat\n")
+
+    result = in_database("submit", "p.txt", "--deadline", "2020-01-01T12:00Z")
+
+    assert result.exit_code == 0
+    assert "the deadline 2020-01-01T12:00+00:00 is past" in result.stderr
+    ((_, after_s),) = wishes(engine)
+    assert float(str(after_s)) < 0
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "much", "1e9"])
+def test_a_share_that_is_no_weight_is_refused(
+    folder: Path, in_database: Ddit, engine: Engine, value: str
+) -> None:
+    """With what it may be."""
+    (folder / "p.txt").write_text("a cat\n")
+
+    result = in_database("submit", "p.txt", "--share", value)
+
+    assert result.exit_code == 2
+    assert f"'{value}' is no share: give a number from 0.001 to 1000" in result.stderr
+    assert batches(engine) == []
+
+
+@pytest.mark.parametrize("value", ["soon", "6 hours", "0h", "2020-13-01", ""])
+def test_a_deadline_that_is_no_time_is_refused(
+    folder: Path, in_database: Ddit, engine: Engine, value: str
+) -> None:
+    """With both ways to write one."""
+    (folder / "p.txt").write_text("a cat\n")
+
+    result = in_database("submit", "p.txt", "--deadline", value)
+
+    assert result.exit_code == 2
+    message = " ".join(result.stderr.split())
+    assert f"'{value}' is neither a time nor a length of time: write 2027-01-31T18:00" in message
+    assert batches(engine) == []

@@ -5,7 +5,9 @@ import random
 import pytest
 from farm import STEPS, Farm, request
 
+from ddit_batch.db.scheduler_store import Standing
 from ddit_batch.job import FINAL_STATES, HELD_STATES, PHASE_OF, WORKING_STATE, JobState, Phase
+from ddit_batch.snapshot import Progress
 
 
 @pytest.mark.parametrize("state", [s for s in JobState if s not in FINAL_STATES], ids=str)
@@ -177,3 +179,37 @@ def test_jobs_ahead_are_counted_exactly_in_any_order(farm: Farm) -> None:
         assert found[job] == of_model.index(own)
         if own.line % 50 == 0:
             assert farm.status(job)["jobs_ahead"] == of_model.index(own)
+
+
+def test_estimate_of_the_scheduler_goes_before_the_pace(farm: Farm) -> None:
+    """It knows what a step costs, and the decoding; it stands until the video is complete."""
+    workers = farm.workers()
+    (job,) = farm.submit()
+    farm.bring(job, JobState.DENOISING, workers)
+    claim = farm.claims.claim(job, Phase.DIT, 1, workers[Phase.DIT])
+    report = Progress(attempt=1, step=4, step_s=1.0)
+    standing = Standing(starvation_s=2.5, eta_s=600.0)
+
+    farm.store.record_progress({job: report}, {job: standing})
+
+    running = farm.status(job)
+    assert running["starvation_s"] == 2.5
+    assert running["eta_s"] == pytest.approx(600.0, abs=5.0)
+    farm.finish(claim)
+    decoding = farm.status(job)
+    assert decoding["starvation_s"] == 0.0
+    assert decoding["eta_s"] == pytest.approx(600.0, abs=5.0)
+    farm.finish(farm.claim(job, workers[Phase.VAE]))
+    assert farm.status(job)["eta_s"] is None
+
+
+def test_estimate_that_is_past_is_zero(farm: Farm) -> None:
+    """It takes longer than was thought, and nobody knows how much."""
+    workers = farm.workers()
+    (job,) = farm.submit()
+    farm.bring(job, JobState.DENOISING, workers)
+    farm.store.record_progress(
+        {job: Progress(attempt=1, step=4, step_s=1.0)}, {job: Standing(eta_s=-10.0)}
+    )
+
+    assert farm.status(job)["eta_s"] == 0.0

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import datetime
 
 import pytest
-from farm import STEPS, Farm, request
+from farm import STEPS, Farm, request, scheduler_running
+from sqlalchemy import Engine
 
 from ddit_batch.job import FINAL_STATES, JobState, Phase
 from ddit_batch.lifecycle import Trigger
@@ -156,3 +158,59 @@ def test_latency_is_of_attempts_that_finished(farm: Farm) -> None:
     assert found["p95_s"] == pytest.approx(3.85)
     outcomes = farm.rows("SELECT DISTINCT outcome FROM attempts WHERE ended_at IS NOT NULL")
     assert {row["outcome"] for row in outcomes} == {Trigger.FINISH, Trigger.ATTEMPT_FAILED}
+
+
+def test_batch_takes_as_long_as_the_scheduler_says(engine: Engine) -> None:
+    """As long as one leads, there is something left, and the time is not past."""
+    farm = Farm(engine)
+    (job,) = farm.submit()
+    batch = job.partition("-")[0]
+    query = "SELECT eta_s FROM batch_progress"
+    farm.workers()
+    farm.store.record_ends({batch: 500.0})
+
+    with scheduler_running(engine):
+        (led,) = farm.rows(query)
+        farm.store.cancel(farm.view(job))
+        done = farm.rows(query)
+    assert led["eta_s"] == pytest.approx(500.0, abs=5.0)
+    assert done == [{"eta_s": None}]
+
+
+@pytest.mark.parametrize("end_s", [500.0, -1.0])
+def test_estimate_without_a_leader_or_of_the_past_is_none(engine: Engine, end_s: float) -> None:
+    """What was said before a stop, or was wrong, is not shown; the pace of late is."""
+    farm = Farm(engine)
+    (job,) = farm.submit()
+    farm.store.record_ends({job.partition("-")[0]: end_s})
+
+    with scheduler_running(engine) if end_s < 0 else nullcontext():
+        assert farm.rows("SELECT eta_s FROM batch_progress") == [{"eta_s": None}]
+
+
+def test_estimates_that_hardly_change_are_not_written_again(farm: Farm) -> None:
+    """A row that is rewritten every two seconds for nothing bloats its table."""
+    (job,) = farm.submit()
+    batch = job.partition("-")[0]
+    query = "SELECT eta_at FROM batches"
+    farm.store.record_ends({batch: 1000.0})
+    (first,) = farm.rows(query)
+
+    farm.store.record_ends({batch: 1002.0})
+    assert farm.rows(query) == [first]
+
+    farm.store.record_ends({batch: 1100.0})
+    assert farm.rows(query) != [first]
+
+
+def test_batch_shows_what_its_user_wished(farm: Farm) -> None:
+    """Share and deadline; the defaults where nothing was said."""
+    farm.submit()
+    query = "SELECT share, deadline FROM batch_progress"
+    assert farm.rows(query) == [{"share": 1.0, "deadline": None}]
+
+    farm.execute("UPDATE batches SET share = 2, deadline = '2030-01-01 12:00Z'")
+
+    (found,) = farm.rows(query)
+    assert found["share"] == 2.0
+    assert isinstance(found["deadline"], datetime)
