@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ddit_batch.cost import Basis, Cost, Live
 from ddit_batch.cost_model import CostModel
 from ddit_batch.job import Shape
-from ddit_batch.recent import recent
+from ddit_batch.recent import recent, slow_s
 from ddit_batch.snapshot import Recent
 
 
@@ -88,7 +88,7 @@ def recent_of(
     for kind in left:
         is_new = kind.arrived_s >= since_s
         work_s += kind.jobs * (work.whole_s(kind) if is_new else work.left_s(kind))
-    return recent(work_s=work_s, workers=workers, span_s=span_s, latencies_s=latencies_s)
+    return recent(work_s=work_s, workers=workers, span_s=span_s, slow_s=slow_s(sorted(latencies_s)))
 
 
 def left_of_batches(left: Iterable[Kind], work: Work) -> dict[str, float]:

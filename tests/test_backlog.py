@@ -74,12 +74,12 @@ def test_new_jobs_count_whole_and_old_ones_with_what_is_left() -> None:
         workers=2,
         now_s=100.0,
         span_s=10.0,
-        latencies_s=(1.0, 3.0),
+        latencies_s=[*range(100, 0, -1)],
     )
 
     offered = (20.0 + 2.0 + 20.0) / (2 * 10.0)
     assert found.load == pytest.approx((offered + PRIOR_WEIGHT * PRIOR_LOAD) / (1 + PRIOR_WEIGHT))
-    assert found.latency_s == 2.0
+    assert found.slow_s == 95.0
 
 
 def test_what_is_left_of_a_batch_is_the_sum_of_its_kinds() -> None:

@@ -20,7 +20,7 @@ from ddit_batch.db.backlog import read_ended, read_left
 from ddit_batch.db.step_times import step_observations
 from ddit_batch.policy.base import Policy, dit_workers
 from ddit_batch.recent import spans
-from ddit_batch.scheduler.forecast import batch_ends
+from ddit_batch.scheduler.ends import batch_ends
 from ddit_batch.snapshot import Recent, Snapshot
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class Lookout:
             kinds=left.kinds,
             work_s=left_of_batches(left.kinds, work),
         )
-        ends_s = batch_ends(left.kinds, work, self.policy, workers, left.shares)
+        ends_s = batch_ends(left.kinds, work, self.policy, snapshot, left.shares)
         took_s = time.monotonic() - begun_s
         rest_s = max(self._intervals.backlog_s, took_s / self._intervals.share)
         self._next_look_s = begun_s + rest_s

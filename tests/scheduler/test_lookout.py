@@ -16,7 +16,7 @@ from ddit_batch.db.submission import Wishes, submit
 from ddit_batch.job import JobId, Phase, Shape
 from ddit_batch.policy.static import Static
 from ddit_batch.profile import known_profiles, make_cost_model
-from ddit_batch.recent import LATENCY_SPAN, LOAD_SPAN, PRIOR_LOAD, PRIOR_WEIGHT
+from ddit_batch.recent import FEWEST_ENDS, LATENCY_SPAN, LOAD_SPAN, PRIOR_LOAD, PRIOR_WEIGHT
 from ddit_batch.scheduler.live import LiveDriver
 from ddit_batch.scheduler.lookout import Intervals, Lookout
 from ddit_batch.snapshot import BatchView, Progress, Snapshot
@@ -62,14 +62,19 @@ def finished_all(engine: Engine, job: JobId) -> None:
 def test_load_is_what_came_over_what_workers_could_do(engine: Engine) -> None:
     """In the last spans of a mean job's work, done meanwhile or not."""
     rows.registered(engine, Phase.DIT, name=rows.LEADER)
-    done, *_ = rows.submitted(engine, 9)
+    done, *_ = rows.submitted(engine, FEWEST_ENDS)
     finished_all(engine, done)
 
     found = seen(engine, looking(engine)).recent
 
-    assert found.load == pytest.approx(load(9 / (dit_workers(engine) * LOAD_SPAN)))
-    assert found.latency_s is not None
-    assert 0 < found.latency_s < 60
+    assert found.load == pytest.approx(load(FEWEST_ENDS / (dit_workers(engine) * LOAD_SPAN)))
+    assert found.slow_s is None
+    with engine.begin() as connection:
+        statement = "UPDATE jobs SET state = 'succeeded', artifact_key = 'x', finished_at = now()"
+        connection.execute(text(statement + " WHERE state = 'queued'"))
+    slow_s = seen(engine, looking(engine)).recent.slow_s
+    assert slow_s is not None
+    assert 0 < slow_s < 60
 
 
 def test_nothing_is_made_of_an_empty_database(engine: Engine) -> None:
@@ -79,7 +84,7 @@ def test_nothing_is_made_of_an_empty_database(engine: Engine) -> None:
     found = seen(engine, looking(engine)).recent
 
     assert found.load == pytest.approx(PRIOR_LOAD)
-    assert found.latency_s is None
+    assert found.slow_s is None
 
 
 def test_old_jobs_count_with_what_is_left_and_old_ends_not_at_all(engine: Engine) -> None:
@@ -100,7 +105,7 @@ def test_old_jobs_count_with_what_is_left_and_old_ends_not_at_all(engine: Engine
 
     left = 2 / 8
     assert found.load == pytest.approx(load(left / (dit_workers(engine) * LOAD_SPAN)))
-    assert found.latency_s is None
+    assert found.slow_s is None
 
 
 def test_batch_with_a_deadline_shows_the_work_of_all_its_jobs(engine: Engine) -> None:

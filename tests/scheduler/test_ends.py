@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 from fake_costs import P144, FakeCosts, a_cost
-from worlds import a_worker
+from worlds import a_job, a_worker, a_world
 
 from ddit_batch.backlog import Kind, Work
 from ddit_batch.cost import Basis
+from ddit_batch.job import JobState
 from ddit_batch.policy import make_policy
-from ddit_batch.scheduler.forecast import SIMULATED_JOBS, batch_ends
+from ddit_batch.scheduler.ends import SIMULATED_JOBS, batch_ends
+from ddit_batch.snapshot import Snapshot, WorkerView
 
 MODEL = "tiny-wan"
 COST = a_cost(1.0, 0.5, optimal=2)
@@ -35,38 +37,69 @@ def a_kind(batch: str, *, jobs: int = 1, seq: int = 0, **changes: object) -> Kin
     return replace(kind, **changes)
 
 
+def in_view(*left: Kind, workers: tuple[WorkerView, ...] = WORKERS) -> Snapshot:
+    """The jobs of those kinds, encoded, in the order of their arrival."""
+    jobs = []
+    for kind in sorted(left, key=lambda kind: kind.seq):
+        for _ in range(kind.jobs):
+            job = a_job(
+                len(jobs) + 1,
+                JobState.ENCODED if kind.steps_left else JobState.DENOISED,
+                batch_id=kind.batch_id,
+                model=kind.model,
+                shape=kind.shape,
+                steps=kind.steps,
+                step=kind.steps - kind.steps_left,
+            )
+            jobs.append(job)
+    return a_world(*jobs, *workers)
+
+
 def ends(*left: Kind, spec: str = "static", **changes: object) -> dict[str, float]:
     """What is foreseen for them."""
-    given = {"work": WORK, "workers": WORKERS, "shares": {}, **changes}
+    snapshot = in_view(*left, workers=changes.pop("workers", WORKERS))
+    given = {"work": WORK, "snapshot": snapshot, "shares": {}, **changes}
     return batch_ends(left, policy=make_policy(spec, COSTS), **given)
 
 
 def test_few_jobs_are_simulated_to_the_second() -> None:
     """Three jobs on two workers take two turns; a fluid would take one and a half."""
     left = (a_kind("first", jobs=3, seq=1), a_kind("second", seq=2, steps_left=5))
+    decode_s = COST.decode_s
 
-    assert ends(*left) == {"first": 20.0 + COST.decode_s, "second": 15.0 + COST.decode_s}
+    found = ends(*left)
+
+    assert found == {
+        "first": pytest.approx(20.0 + 2 * decode_s),
+        "second": pytest.approx(15.0 + 2 * decode_s),
+    }
 
 
 def test_the_policy_in_force_is_the_one_that_is_simulated() -> None:
     """With two workers a job, one job takes half of the time."""
-    assert ends(a_kind("b")) == {"b": 10.0 + COST.decode_s}
-    assert ends(a_kind("b"), spec="static:dop=2") == {"b": 5.0 + COST.decode_s}
+    assert ends(a_kind("b")) == {"b": pytest.approx(10.0 + COST.decode_s)}
+    assert ends(a_kind("b"), spec="static:dop=2") == {"b": pytest.approx(5.0 + COST.decode_s)}
 
 
-def test_denoised_jobs_have_only_to_be_decoded() -> None:
-    """They need no DiT worker."""
-    assert ends(a_kind("b", steps_left=0)) == {"b": COST.decode_s}
-
-
-def test_many_jobs_flow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is simulated, so it takes no time; first come first served, as the policy does."""
-    monkeypatch.setattr("ddit_batch.scheduler.forecast.simulate", None)
+def test_many_jobs_flow() -> None:
+    """First come first served, as the policy does; what is not in view counts as well."""
     many = SIMULATED_JOBS
+    left = (a_kind("first", jobs=many, seq=1), a_kind("second", jobs=many, seq=2))
+    snapshot = in_view(a_kind("first"))
 
-    found = ends(a_kind("first", jobs=many, seq=1), a_kind("second", jobs=many, seq=2))
+    found = ends(*left, snapshot=snapshot)
 
     assert found == {"first": many * 5.0 + COST.decode_s, "second": many * 10.0 + COST.decode_s}
+
+
+def test_many_jobs_flow_by_shares_under_a_policy_that_shares() -> None:
+    """All batches at once."""
+    many = SIMULATED_JOBS
+    left = (a_kind("first", jobs=many, seq=1), a_kind("second", jobs=many, seq=2))
+
+    found = ends(*left, spec="elastic")
+
+    assert found == dict.fromkeys(("first", "second"), many * 10.0 + COST.decode_s)
 
 
 def test_workers_of_different_models_are_not_pooled() -> None:
@@ -74,7 +107,7 @@ def test_workers_of_different_models_are_not_pooled() -> None:
     workers = (a_worker(0, models=frozenset({"x"})), a_worker(1, models=frozenset({"y"})))
     left = (a_kind("of-x", jobs=2, model="x"), a_kind("of-y", model="y"))
 
-    found = ends(*left, workers=workers)
+    found = ends(*left, snapshot=a_world(*workers))
 
     assert found == {"of-x": 20.0 + COST.decode_s, "of-y": 10.0 + COST.decode_s}
 
