@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     # how to decide
     policy: str = "static"
     """Which of ``ddit_batch/policy/`` places jobs on workers, with its options (``static:dop=2``):
-    ``static``, ``partitioned``, ``dp`` or ``ddit``."""
+    ``static``, ``partitioned``, ``dp``, ``ddit`` or ``elastic``."""
     profiles: Annotated[tuple[str, ...], NoDecode] = ()
     """Comma-separated names or files of profiles (``docs/cost-model.md``): what a step costs. For a
     model that several speak for, the first counts; the shipped ones come last."""

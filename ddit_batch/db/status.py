@@ -84,7 +84,7 @@ def batches(source: Source, batch_id: BatchId | None = None) -> tuple[BatchSumma
         """
         SELECT batches.id, name, total, created_at, out_url, coalesce(states, '{}') AS states,
             share, deadline,
-            CASE WHEN eta_at > clock_timestamp() AND ddit_scheduler_leads() THEN
+            CASE WHEN eta_at > clock_timestamp() AND (SELECT ddit_scheduler_leads()) THEN
                 extract(epoch FROM eta_at - clock_timestamp())::float8 END AS eta_s
         FROM batches LEFT JOIN (
             SELECT batch_id, jsonb_object_agg(state, jobs) AS states

@@ -63,7 +63,8 @@ BATCH_ETA = (
 """,
     """    coalesce(
         CASE WHEN batch.total > jobs.succeeded + jobs.failed + jobs.cancelled
-                AND batch.eta_at > statement_timestamp() AND ddit_scheduler_leads() THEN
+                AND batch.eta_at > statement_timestamp()
+                AND (SELECT ddit_scheduler_leads()) THEN
             round(extract(epoch FROM batch.eta_at - statement_timestamp()), 1)::double precision
         END,
         -- The job that comes last in order decides; when all have begun, the slowest.
