@@ -18,8 +18,9 @@ _FINAL = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 def print_batches(found: tuple[BatchSummary, ...]) -> None:
     """A line a batch: how many of its jobs wait, run and have ended in which way."""
-    table = Table(Column("batch", no_wrap=True), "file", "jobs", "waiting", "running", *_FINAL)
-    table.add_column("left", no_wrap=True)
+    names = ("file", "jobs", "waiting", "running", *_FINAL)
+    table = Table(Column("batch", no_wrap=True), *names, box=None, pad_edge=False)
+    table.add_column("left", no_wrap=True)  # without a frame all of them fit into 80 columns
     for summary in found:
         waiting = sum(summary.jobs.get(state, 0) for state in WAITING_STATE.values())
         running = sum(summary.jobs.get(state, 0) for state in HELD_STATES)
