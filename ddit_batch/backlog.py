@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ddit_batch.cost import Basis, Cost, Live
 from ddit_batch.cost_model import CostModel
 from ddit_batch.job import Shape
-from ddit_batch.recent import recent, slow_s
+from ddit_batch.recent import Spans, recent, slow_s
 from ddit_batch.snapshot import Recent
 
 
@@ -76,19 +76,32 @@ def recent_of(
     work: Work,
     workers: int,
     now_s: float,
-    span_s: float,
+    span: Spans,
     latencies_s: Sequence[float],
 ) -> Recent:
-    """How busy it has been in the last *span_s* (``recent.py``).
+    """How busy it has been of late (``recent.py``).
 
-    *left* are all unfinished jobs; *ended* are those that came and succeeded within the span.
+    *left* are all unfinished jobs; *ended* are those that came and succeeded within the longer
+    span.
     """
-    since_s = now_s - span_s
-    work_s = sum(kind.jobs * work.whole_s(kind) for kind in ended)
+    backlog_s = arrived_s = arrived_long_s = 0.0
+    for kind in (*left, *ended):
+        whole_s = kind.jobs * work.whole_s(kind)
+        if kind.arrived_s >= now_s - span.latency_s:
+            arrived_long_s += whole_s
+        if kind.arrived_s >= now_s - span.load_s:
+            arrived_s += whole_s
     for kind in left:
-        is_new = kind.arrived_s >= since_s
-        work_s += kind.jobs * (work.whole_s(kind) if is_new else work.left_s(kind))
-    return recent(work_s=work_s, workers=workers, span_s=span_s, slow_s=slow_s(sorted(latencies_s)))
+        if kind.arrived_s < now_s - span.load_s:
+            backlog_s += kind.jobs * work.left_s(kind)
+    return recent(
+        span=span,
+        workers=workers,
+        arrived_s=arrived_s,
+        backlog_s=backlog_s,
+        arrived_long_s=arrived_long_s,
+        slow_s=slow_s(sorted(latencies_s)),
+    )
 
 
 def left_of_batches(left: Iterable[Kind], work: Work) -> dict[str, float]:

@@ -20,7 +20,7 @@ from ddit_batch.backlog import (
     recent_of,
 )
 from ddit_batch.cost import Basis, Live
-from ddit_batch.recent import PRIOR_LOAD, PRIOR_WEIGHT
+from ddit_batch.recent import PRIOR_LOAD, PRIOR_WEIGHT, Spans
 
 MODEL = "m"
 COST = a_cost(2.0, 1.0, optimal=2)
@@ -65,20 +65,24 @@ def test_new_jobs_count_whole_and_old_ones_with_what_is_left() -> None:
     """A backlog is a load too; what came and went within the span has been work."""
     new = a_kind("new", arrived_s=95.0, steps_left=1)
     old = a_kind("old", arrived_s=50.0, steps_left=1)
-    ended = a_kind("", steps_left=0)
+    very_old = a_kind("very old", arrived_s=10.0, steps_left=1)
+    ended = a_kind("", steps_left=0, arrived_s=92.0)
+    ended_before = a_kind("", steps_left=0, arrived_s=65.0)
 
     found = recent_of(
-        (new, old),
-        (ended,),
+        (new, old, very_old),
+        (ended, ended_before),
         work=DIT,
         workers=2,
         now_s=100.0,
-        span_s=10.0,
+        span=Spans(load_s=10.0, latency_s=60.0),
         latencies_s=[*range(100, 0, -1)],
     )
 
-    offered = (20.0 + 2.0 + 20.0) / (2 * 10.0)
-    assert found.load == pytest.approx((offered + PRIOR_WEIGHT * PRIOR_LOAD) / (1 + PRIOR_WEIGHT))
+    offered = (20.0 + 2.0 + 2.0 + 20.0) / (2 * 10.0)
+    usual = (20.0 + 20.0 + 20.0 + 20.0) / (2 * 60.0)
+    for load, of in ((found.load, offered), (found.usual_load, usual)):
+        assert load == pytest.approx((of + PRIOR_WEIGHT * PRIOR_LOAD) / (1 + PRIOR_WEIGHT))
     assert found.slow_s == 95.0
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Column, Table
 
-from ddit_batch.cli.duration import shown_duration
 from ddit_batch.db.history import Event, SegmentSpan
 from ddit_batch.db.status import BatchSummary
+from ddit_batch.durations import shown_duration
 from ddit_batch.job import HELD_STATES, WAITING_STATE, JobState
 
 _FINAL = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)

@@ -41,9 +41,9 @@ class Ended:
     """What succeeded in the time before an instant."""
 
     kinds: tuple[Kind, ...]
-    """Of the jobs that had come within the first span, too."""
+    """Of the jobs that had come within that time, too, told apart by when."""
     latencies_s: tuple[float, ...]
-    """Of the jobs that ended within the second span, from submission to end."""
+    """Of all, from submission to end."""
 
 
 _UNFINISHED = """
@@ -66,7 +66,7 @@ FROM (
 ) left_ JOIN batches ON batches.id = left_.batch_id
 """
 _LATEST = """
-SELECT model, height, width, num_frames, steps, count(*) AS jobs
+SELECT model, height, width, num_frames, steps, count(*) AS jobs, 0 AS arrived_s
 FROM (
     SELECT model, height, width, num_frames, steps FROM jobs
     WHERE state = 'succeeded' ORDER BY finished_at DESC LIMIT %(limit)s
@@ -74,11 +74,12 @@ FROM (
 GROUP BY 1, 2, 3, 4, 5
 """
 _ENDED = """
-SELECT model, height, width, num_frames, steps, count(*) AS jobs
+SELECT model, height, width, num_frames, steps, count(*) AS jobs,
+    extract(epoch FROM min(batches.created_at))::float8 AS arrived_s
 FROM jobs JOIN batches ON batches.id = jobs.batch_id
 WHERE state = 'succeeded'
     AND finished_at > to_timestamp(%(since_s)s) AND batches.created_at > to_timestamp(%(since_s)s)
-GROUP BY 1, 2, 3, 4, 5
+GROUP BY 1, 2, 3, 4, 5, batches.created_at >= to_timestamp(%(newer_s)s)
 """
 _LATENCIES = """
 SELECT extract(epoch FROM finished_at - batches.created_at)::float8 AS latency_s
@@ -102,11 +103,14 @@ def read_left(engine: Engine) -> Left:
     )
 
 
-def read_ended(engine: Engine, *, came_since_s: float, ended_since_s: float) -> Ended:
-    """What has succeeded since two times on the clock of snapshots."""
-    latencies = ask(engine, _LATENCIES, since_s=ended_since_s, limit=LATENCIES)
+def read_ended(engine: Engine, *, since_s: float, newer_s: float) -> Ended:
+    """What has succeeded since a time on the clock of snapshots.
+
+    Jobs that came before *newer_s* are kinds of their own.
+    """
+    latencies = ask(engine, _LATENCIES, since_s=since_s, limit=LATENCIES)
     return Ended(
-        kinds=_done(ask(engine, _ENDED, since_s=came_since_s)),
+        kinds=_done(ask(engine, _ENDED, since_s=since_s, newer_s=newer_s)),
         latencies_s=tuple(row["latency_s"] for row in latencies),
     )
 
@@ -137,7 +141,7 @@ def _done(rows: Iterable[dict[str, Any]]) -> tuple[Kind, ...]:
             steps=row["steps"],
             steps_left=0,
             jobs=row["jobs"],
-            arrived_s=0.0,
+            arrived_s=row["arrived_s"],
             waits=False,
         )
         for row in rows

@@ -102,8 +102,8 @@ class Lookout:
         span = spans(mean_work_s((*left.kinds, *left.latest), work))
         ended = read_ended(
             self._engine,
-            came_since_s=left.now_s - span.load_s,
-            ended_since_s=left.now_s - span.latency_s,
+            since_s=left.now_s - span.latency_s,
+            newer_s=left.now_s - span.load_s,
         )
         self.outlook = Outlook(
             recent=recent_of(
@@ -112,7 +112,7 @@ class Lookout:
                 work=work,
                 workers=len(workers),
                 now_s=left.now_s,
-                span_s=span.load_s,
+                span=span,
                 latencies_s=ended.latencies_s,
             ),
             kinds=left.kinds,
