@@ -174,7 +174,7 @@ def _lateness(entries: Sequence[Ranked], slow_s: float | None) -> list[float]:
         slow_s = 2.0 * sum(ends_s) / max(len(ends_s), 1)
     if slow_s <= 0:
         return [1.0] * len(ends_s)
-    return [min(end_s / slow_s, MAX_LATENESS) for end_s in ends_s]
+    return [min(max(end_s / slow_s, 0.0), MAX_LATENESS) for end_s in ends_s]
 
 
 def _turns(entries: Sequence[Ranked], snapshot: Snapshot) -> dict[int, float]:
