@@ -64,9 +64,9 @@ class Settings(BaseSettings):
     """CPU threads of one worker's torch; 0 leaves torch's own choice."""
 
     # how to decide
-    policy: str = "static"
+    policy: str = "elastic"
     """Which of ``ddit_batch/policy/`` places jobs on workers, with its options (``static:dop=2``):
-    ``static``, ``partitioned``, ``dp``, ``ddit`` or ``elastic``."""
+    ``elastic``, ``ddit``, ``dp``, ``partitioned`` or ``static`` (first come first served)."""
     profiles: Annotated[tuple[str, ...], NoDecode] = ()
     """Comma-separated names or files of profiles (``docs/cost-model.md``): what a step costs. For a
     model that several speak for, the first counts; the shipped ones come last."""

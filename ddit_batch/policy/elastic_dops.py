@@ -205,7 +205,7 @@ class Shares:
             dop = min(cost.widest(self._left[room]), cost.fastest_dop)
             now_s = entry.left_s(entry.dop)
             saved_s = now_s - entry.left_s(dop)
-            hardly_s = self._tuning.min_gain_steps * cost.at(entry.dop) + self._tuning.move_s
+            hardly_s = self._tuning.min_gain_steps * cost.at(entry.dop) + self._tuning.hand_over_s
             if saved_s > hardly_s and saved_s > best_share * now_s:
                 best, best_share = (entry, room, dop), saved_s / now_s
         return best
