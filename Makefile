@@ -9,8 +9,10 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.worker  ## 31 prompts become 31 videos in videos/
 	$(BIN)/ddit run examples/vbench_31.jsonl --out videos
 
+# The end-to-end tests start processes of their own and look at the clock: they run one at a time.
 test: $(VENV)/.dev  ## rules, types, unit, service and fault tests
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/e2e
+	$(BIN)/pytest tests/e2e
 
 lint: $(VENV)/.dev  ## the rules and types alone
 	$(BIN)/ruff check

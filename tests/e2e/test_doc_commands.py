@@ -20,6 +20,10 @@ EXPECTED = {
     "simulate --workload poisson:load=0.85,jobs=500 --profile ddit-opensora-h800 --gpus 8 "
     "--policy static:dop=2,dp,ddit --warmup 0.1 --plot policies.png": 0,
     "profile --model tiny-wan -o my-gpu.yaml": 0,
+    # the page's job is not in this database, and the command says so
+    "explain b0123456789-000003": 1,
+    "explain b0123456789-000003 --at 12:00:30": 1,
+    "explain b0123456789-000003 --at 5min --json": 1,
     "sql --json 'SELECT * FROM batch_progress'": 0,
 }
 """Line and exit code; lines that begin with ``sql`` and are not here end with 0."""

@@ -102,7 +102,8 @@ def jobs(database_url: str) -> dict[str, dict[str, Any]]:
 def run(tmp_path: Path, installed: Path, model_folders: dict[str, Path]) -> Iterator[Run]:
     """A run by an installed wheel in a folder with nothing but prompts."""
     prompts = write_prompts(tmp_path / "prompts.jsonl", *JOBS)
-    words = (prompts.name, "--model", str(model_folders[EULER]))
+    # First come first served, so that it is known which job is interrupted when.
+    words = (prompts.name, "--model", str(model_folders[EULER]), "--policy", "static")
     run = Run(installed / "ddit", tmp_path, words)
     yield run
     for process in processes_of(run.home.path):
