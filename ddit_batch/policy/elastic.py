@@ -72,6 +72,7 @@ class Elastic:
         place = Placement(snapshot)
         movable = [job for job in snapshot.jobs if _is_movable(job)]
         _hold(place, snapshot, frozenset(job.seq for job in movable))
+        _decode(place, snapshot, movable)
         ranked = rank(movable, snapshot, self.costs, self.tuning)
         workers = [worker for worker in dit_workers(snapshot) if place.is_idle(worker.name)]
         shares = Shares(workers, self.tuning, snapshot.recent.load)
@@ -120,10 +121,23 @@ def _is_movable(job: JobView) -> bool:
 
 
 def _hold(place: Placement, snapshot: Snapshot, movable: frozenset[int]) -> None:
-    """Keep or withhold the workers of jobs that are not to be moved, and decode."""
+    """Keep or withhold the workers of jobs that are not to be moved."""
     fixed = [job for job in snapshot.jobs if job.group and job.seq not in movable]
     for job in sorted(fixed, key=order_key):
         place.keep(job)
         place.withhold((*job.group, *job.next_group))
-    for job in to_decode(snapshot):
-        place.decode(job, whole=False)
+
+
+def _decode(place: Placement, snapshot: Snapshot, movable: Sequence[JobView]) -> None:
+    """Place denoised jobs: on idle workers, or on one that a wider group can spare.
+
+    A leader is not taken away from its job: a worker is free sooner than that would pay.
+    """
+    waiting = to_decode(snapshot)
+    if not waiting:
+        return
+    leaders = {job.group[0] for job in movable if job.group}
+    busy = leaders.union(*(job.group + job.next_group for job in movable))
+    for job in waiting:
+        if not place.decode(job, whole=False, sparing=busy):
+            place.decode(job, whole=False, sparing=leaders)

@@ -122,14 +122,18 @@ class Placement:
         if dop:
             self.groups[job.job_id] = group[:dop]
 
-    def decode(self, job: JobView, *, whole: bool) -> bool:
+    def decode(
+        self, job: JobView, *, whole: bool, sparing: Collection[WorkerName] = frozenset()
+    ) -> bool:
         """Give a denoised job the worker that led it, or if *whole* all that denoised it.
 
-        Those of them that are not idle are left out; if none is, any one that decodes will do.
-        False: there is none.
+        Those of them that are not idle, or to be spared, are left out; if none is left, any other
+        that decodes will do. False: there is none.
         """
         last = tuple(
-            name for name in job.last_group if name in self._idle.names and self._decodes(job, name)
+            name
+            for name in job.last_group
+            if name in self._idle.names and name not in sparing and self._decodes(job, name)
         )
         group = last if whole else last[:1]
         if not group:
@@ -138,7 +142,7 @@ class Placement:
                 for node in self._idle.nodes
                 for found in (self._able(job, node),)
                 for name in found
-                if self._worker[name].decodes
+                if self._worker[name].decodes and name not in sparing
             ]
             group = (min(able)[2],) if able else ()
         self._give(job, group)
