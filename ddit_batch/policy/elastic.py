@@ -96,10 +96,11 @@ class Elastic:
             elif kept != entry.dop:
                 wider.append(entry)
         for entry in wider:
-            had = len(place.groups[entry.job.job_id])
-            dop = entry.cost.widest(min(entry.dop, place.widest(entry.job)))
+            assert entry.room is not None
+            had, among = len(place.groups[entry.job.job_id]), shares.names[entry.room]
+            dop = entry.cost.widest(min(entry.dop, place.widest(entry.job, among)))
             if dop > had:
-                place.widen(entry.job, dop)
+                place.widen(entry.job, dop, among)
             elif dop < had:
                 place.narrow(entry.job, dop)
         for entry in starting:

@@ -47,14 +47,22 @@ class Shares:
             self._move(ranked)
 
     def _find(self, ranked: Sequence[Ranked]) -> None:
-        """Note where running jobs are."""
+        """Note where running jobs are, and with how many workers there.
+
+        What comes behind a worker that is gone, drains or serves other models does not count.
+        """
+        room_of = self.room_of.get
         for entry in ranked:
             if entry.current:
-                entry.room = self.room_of.get(entry.job.next_group[0])
-                if entry.room is None:
+                group = entry.job.next_group
+                room = entry.room = room_of(group[0])
+                if room is None:
                     entry.current = 0  # its leader is gone or drains
-                else:
-                    self._loose[entry.room] -= entry.current
+                    continue
+                if entry.current > 1:
+                    there = (number for number, name in enumerate(group) if room_of(name) != room)
+                    entry.current = next(there, entry.current)
+                self._loose[room] -= entry.current
 
     # in order
 
