@@ -62,6 +62,9 @@ class Shares:
                 if entry.current > 1:
                     there = (number for number, name in enumerate(group) if room_of(name) != room)
                     entry.current = next(there, entry.current)
+                if not set(entry.job.group).issubset(group[: entry.current]):
+                    # It loses some first: a group does not change by halves (policy/base.py).
+                    entry.most = sum(room_of(name) == room for name in entry.job.group)
                 self._loose[room] -= entry.current
 
     # in order
@@ -74,14 +77,16 @@ class Shares:
             if not left:
                 return
             behind -= entry.width_weight
+            if entry.current and not self._left[entry.room]:
+                # Others come first where it runs: it is given back, and goes on elsewhere.
+                self._take(entry.room, 0, loose=-entry.current)
+                entry.current, entry.most = 0, None
             room = entry.room if entry.current else self._roomiest(entry.job.model)
-            if room is None or not self._left[room]:
-                if room is not None and entry.current:
-                    self._take(room, 0, loose=-entry.current)
+            if room is None:
                 continue
             entry.room = room
             entry.dop = self._best_dop(
-                entry, self._left[room], self._price * behind / self._workers
+                entry, self._most(entry), self._price * behind / self._workers
             )
             left -= entry.dop
             self._take(room, entry.dop, loose=entry.dop - entry.current)
@@ -192,7 +197,7 @@ class Shares:
                 return
             entry, room, dop = move
             self._set(entry, 0)
-            entry.room, entry.current = room, 0
+            entry.room, entry.current, entry.most = room, 0, None
             self._set(entry, dop)
             self._widen(ranked)
 
@@ -230,7 +235,8 @@ class Shares:
     def _most(self, entry: Ranked) -> int:
         """The most workers that it could have where it is."""
         assert entry.room is not None
-        return entry.dop + self._left[entry.room]
+        most = entry.dop + self._left[entry.room]
+        return most if entry.most is None else min(most, entry.most)
 
     def _set(self, entry: Ranked, dop: int) -> None:
         assert entry.room is not None

@@ -79,6 +79,7 @@ class Ranked:
         "dop",
         "job",
         "key",
+        "most",
         "room",
         "size",
         "soonest_s",
@@ -106,6 +107,8 @@ class Ranked:
         """Its place in the order; the smallest comes first, and no two are equal."""
         self.dop = 0
         """Workers that it is to have."""
+        self.most: int | None = None
+        """It cannot have more where it runs; None: nothing but the workers there limits it."""
         self.room: Room | None = None
         """Where it runs, or is to start."""
 
