@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 
+from ddit_batch.cost_model import Cost
 from ddit_batch.job import WorkerName
 from ddit_batch.policy.elastic_rank import Ranked, Room, Tuning, scarcity
 from ddit_batch.snapshot import WorkerView
@@ -70,14 +71,18 @@ class Shares:
     # in order
 
     def _give_in_order(self, ranked: Sequence[Ranked]) -> None:
-        """Each job in turn takes the dop that is best for it and those behind it."""
+        """Each job in turn takes the dop that is best for it and those behind it.
+
+        Of two overdue jobs the first leaves a worker to the second.
+        """
         left = sum(self._left)
         behind = sum(entry.width_weight for entry in ranked)
+        overdue = sum(entry.is_overdue for entry in ranked)
         for entry in ranked:
             if not left:
                 return
             behind -= entry.width_weight
-            if entry.current and not self._left[entry.room]:
+            if entry.room is not None and entry.current and not self._left[entry.room]:
                 # Others come first where it runs: it is given back, and goes on elsewhere.
                 self._take(entry.room, 0, loose=-entry.current)
                 entry.current, entry.most = 0, None
@@ -85,9 +90,11 @@ class Shares:
             if room is None:
                 continue
             entry.room = room
-            entry.dop = self._best_dop(
-                entry, self._most(entry), self._price * behind / self._workers
-            )
+            most = self._most(entry)
+            if overdue:
+                overdue -= 1
+                most = max(1, min(most, self._left[room] - overdue))
+            entry.dop = self._best_dop(entry, most, self._price * behind / self._workers)
             left -= entry.dop
             self._take(room, entry.dop, loose=entry.dop - entry.current)
 
@@ -142,7 +149,9 @@ class Shares:
         """Running jobs keep what they have if nobody needs it: it costs no resize."""
         for entry in ranked:
             if 0 < entry.dop < entry.current:
-                self._set(entry, entry.cost.widest(min(entry.current, self._most(entry))))
+                dop = entry.cost.widest(min(entry.current, self._most(entry)))
+                if entry.cost.at(dop) <= entry.cost.at(entry.dop):
+                    self._set(entry, dop)
 
     def _widen(self, ranked: Sequence[Ranked]) -> None:
         """Idle workers go where they gain most, one job at a time."""
@@ -189,12 +198,10 @@ class Shares:
     def _move(self, ranked: Sequence[Ranked]) -> None:
         """Idle workers that no job of their room can use take a job over from a crowded one.
 
-        The one that gains most by it; its old workers may widen its neighbours.
+        The one that gains most by it; its old workers may widen its neighbours. Each time fewer
+        workers idle than before.
         """
-        for _ in range(len(self._left)):
-            move = self._best_move(ranked)
-            if move is None:
-                return
+        while (move := self._best_move(ranked)) is not None:
             entry, room, dop = move
             self._set(entry, 0)
             entry.room, entry.current, entry.most = room, 0, None
@@ -215,7 +222,7 @@ class Shares:
             room = self._roomiest_but(entry, rooms)
             if room is None:
                 continue
-            dop = min(cost.widest(self._left[room]), cost.fastest_dop)
+            dop = _fastest(cost, self._left[room])
             now_s = entry.left_s(entry.dop)
             saved_s = now_s - entry.left_s(dop)
             hardly_s = self._tuning.min_gain_steps * cost.at(entry.dop) + self._tuning.move_s
@@ -242,3 +249,10 @@ class Shares:
         assert entry.room is not None
         self._left[entry.room] -= dop - entry.dop
         entry.dop = dop
+
+
+def _fastest(cost: Cost, workers: int) -> int:
+    """The dop of the shortest step that so many *workers* suffice for."""
+    if cost.fastest_dop <= workers:
+        return cost.fastest_dop
+    return min((dop for dop in cost.dops if dop <= workers), key=cost.at)

@@ -113,9 +113,7 @@ class Placement:
             return len(self.groups[job.job_id]) + len(self._joining(job, among))
         return self._idle.widest(job.model)
 
-    def widen(
-        self, job: JobView, dop: int, among: Collection[WorkerName] | None = None
-    ) -> bool:
+    def widen(self, job: JobView, dop: int, among: Collection[WorkerName] | None = None) -> bool:
         """Let a placed job have *dop* workers, more than it has. False: there are too few.
 
         They are *among* some, if it says so.
