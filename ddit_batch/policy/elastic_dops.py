@@ -78,7 +78,7 @@ class Shares:
         left = sum(self._left)
         behind = sum(entry.width_weight for entry in ranked)
         overdue = sum(entry.is_overdue for entry in ranked)
-        for entry in ranked:
+        for number, entry in enumerate(ranked):
             if not left:
                 return
             behind -= entry.width_weight
@@ -91,9 +91,8 @@ class Shares:
                 continue
             entry.room = room
             most = self._most(entry)
-            if overdue:
-                overdue -= 1
-                most = max(1, min(most, self._left[room] - overdue))
+            if number < overdue:
+                most = max(1, min(most, self._left[room] - (overdue - number - 1)))
             entry.dop = self._best_dop(entry, most, self._price * behind / self._workers)
             left -= entry.dop
             self._take(room, entry.dop, loose=entry.dop - entry.current)
