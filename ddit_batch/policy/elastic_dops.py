@@ -109,7 +109,7 @@ class Shares:
             if dop > most:
                 break
             total = (steps_left * step_s + decode_s) * (weight + price * dop)
-            if dop == current:
+            if dop == current <= cost.fastest_dop:
                 total /= self._keep
             elif dop > current:
                 total += joining * (dop - current)
