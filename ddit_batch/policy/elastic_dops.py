@@ -197,15 +197,27 @@ class Shares:
     def _move(self, ranked: Sequence[Ranked]) -> None:
         """Idle workers that no job of their room can use take a job over from a crowded one.
 
-        The one that gains most by it; its old workers may widen its neighbours. Each time fewer
-        workers idle than before.
+        The one that gains most by it; its old workers are for those who have none, or may widen
+        its neighbours. Each time fewer workers idle than before.
         """
         while (move := self._best_move(ranked)) is not None:
             entry, room, dop = move
             self._set(entry, 0)
+            left = entry.room
             entry.room, entry.current, entry.most = room, 0, None
             self._set(entry, dop)
+            self._let_in(ranked, left)
             self._widen(ranked)
+
+    def _let_in(self, ranked: Sequence[Ranked], room: Room | None) -> None:
+        """Jobs whose model nobody else serves may have been left out: *room* has workers again."""
+        assert room is not None
+        for entry in ranked:
+            if not self._left[room]:
+                return
+            if not entry.dop and entry.job.model in self._serves[room]:
+                entry.room = room
+                self._set(entry, 1)
 
     def _best_move(self, ranked: Sequence[Ranked]) -> tuple[Ranked, Room, int] | None:
         """Which job would gain most by going where: of seconds left, the share that it saves."""

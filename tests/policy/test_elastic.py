@@ -332,6 +332,14 @@ def test_crowded_node_hands_a_job_over_to_an_empty_one() -> None:
     assert {name for group in served.values() for name in group} == {*range(8)}
 
 
+def test_job_that_moves_leaves_its_worker_to_one_that_has_no_other() -> None:
+    """Only the node on the right serves the other model; nobody needed to make room for it."""
+    left, right = node("left", 0, 2, [SORA]), node("right", 2, 1)
+    jobs = [running(1, P360, *right, step=3), replace(waiting(2, P360), model=OTHER, steps=90)]
+
+    assert plan(*left, *right, *jobs) == {1: [0, 1], 2: [2]}
+
+
 def test_job_is_not_handed_over_for_less_than_that_costs() -> None:
     """With two steps to go it would save 0.9 s, and a checkpoint and a message take five."""
     left, right = node("left", 0, 1), node("right", 1, 4)
