@@ -22,9 +22,11 @@ The rule, at every decision, for all jobs that could be denoised now, running or
 5. When DiT ends, all workers but the leader are free at once, and the leader decodes alone.
 
 *The aging bound.* A job that has been here for ``patience`` times its own work (its seconds at dop
-1) is overdue. From then on only overdue jobs that came earlier can be given workers before it, and
-each of those needs no more than one: so it runs from the next step boundary on, unless as many
-overdue jobs that came earlier as there are workers are still there.
+1) is overdue. From then on only overdue jobs that came earlier are given workers before it, and
+they leave one to each overdue job behind them: so it is given workers by the next decision, unless
+as many overdue jobs that came earlier as there are workers are still there. It has them at the next
+step boundary of those who must let go, or after the decode of one who has just ended: within two
+steps and a decode (``tests/simulator/test_aging.py``).
 
 Sources. Order: shortest remaining processing time (Schrage 1968), weighted as Smith's rule has it.
 Width: the trade of latency against work for jobs with sublinear speed-up, of which heSRPT (Berg,

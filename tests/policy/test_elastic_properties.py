@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import takewhile
 from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_clusters import S, Scene, scenes
+from worlds import applied
 
 from ddit_batch.cost_model import Cost
 from ddit_batch.job import JobId, Phase, WorkerName
 from ddit_batch.policy.elastic_rank import Ranked
+from ddit_batch.scheduler.core import Limits, decide
 from ddit_batch.snapshot import JobView, Snapshot, Whereabouts, WorkerView
 
 often = settings(max_examples=300)
+UNBOUND = Limits(look_ahead=100, decode_backlog=100, max_worker_losses=100)
 Plan = Mapping[JobId, tuple[WorkerName, ...]]
 
 
@@ -170,7 +175,9 @@ def test_no_worker_idles_where_it_would_help(scene: Scene) -> None:
         cost = cost_of(scene, job)
         hardly_s = 0.0
         if stays:
-            present_s = cost.at(cost.widest(len(job.next_group)))
+            there = free(scene.world, target)
+            present = list(takewhile(there.__contains__, job.next_group))
+            present_s = cost.at(cost.widest(len(present)))
             hardly_s = scene.policy.tuning.min_gain_steps * present_s
         for dop in cost.dops:
             if len(group) < dop <= most:
@@ -226,3 +233,20 @@ def test_plan_does_not_depend_on_the_order_of_its_input(scene: Scene, seed: int)
 
     assert dict(policy.plan(other)) == dict(policy.plan(world)) == dict(policy.plan(world))
     assert policy.sequence(other, jobs) == policy.sequence(world, world.jobs)
+
+
+@often
+@given(scenes)
+def test_core_can_carry_every_plan_out(scene: Scene) -> None:
+    """Afterwards, nobody who works or was told to has a worker that another has."""
+    world, policy = scene.world, scene.policy
+    for _ in range(3):
+        world = applied(world, decide(world, policy, UNBOUND))
+
+        taken = Counter(
+            name
+            for job in world.jobs
+            for name in {*job.group, *(job.pending or ())}
+            if name in able(world)
+        )
+        assert all(count == 1 for count in taken.values())
