@@ -22,9 +22,11 @@ The rule, at every decision, for all jobs that could be denoised now, running or
 5. When DiT ends, all workers but the leader are free at once, and the leader decodes alone.
 
 *The aging bound.* A job that has been here for ``patience`` times its own work (its seconds at dop
-1) is overdue. From then on only overdue jobs that came earlier can be given workers before it, and
-each of those needs no more than one: so it runs from the next step boundary on, unless as many
-overdue jobs that came earlier as there are workers are still there.
+1) is overdue. From then on only overdue jobs that came earlier are given workers before it, and
+they leave one to each overdue job behind them: so it is given workers by the next decision, unless
+as many overdue jobs that came earlier as there are workers are still there. It has them at the next
+step boundary of those who must let go, or after the decode of one who has just ended: within two
+steps and a decode (``tests/simulator/test_aging.py``).
 
 Sources. Order: shortest remaining processing time (Schrage 1968), weighted as Smith's rule has it.
 Width: the trade of latency against work for jobs with sublinear speed-up, of which heSRPT (Berg,
@@ -72,6 +74,7 @@ class Elastic:
         place = Placement(snapshot)
         movable = [job for job in snapshot.jobs if _is_movable(job)]
         _hold(place, snapshot, frozenset(job.seq for job in movable))
+        _decode(place, snapshot, movable)
         ranked = rank(movable, snapshot, self.costs, self.tuning)
         workers = [worker for worker in dit_workers(snapshot) if place.is_idle(worker.name)]
         shares = Shares(workers, self.tuning, snapshot.recent.load)
@@ -95,10 +98,11 @@ class Elastic:
             elif kept != entry.dop:
                 wider.append(entry)
         for entry in wider:
-            had = len(place.groups[entry.job.job_id])
-            dop = entry.cost.widest(min(entry.dop, place.widest(entry.job)))
+            assert entry.room is not None
+            had, among = len(place.groups[entry.job.job_id]), shares.names[entry.room]
+            dop = entry.cost.widest(min(entry.dop, place.widest(entry.job, among)))
             if dop > had:
-                place.widen(entry.job, dop)
+                place.widen(entry.job, dop, among)
             elif dop < had:
                 place.narrow(entry.job, dop)
         for entry in starting:
@@ -120,10 +124,23 @@ def _is_movable(job: JobView) -> bool:
 
 
 def _hold(place: Placement, snapshot: Snapshot, movable: frozenset[int]) -> None:
-    """Keep or withhold the workers of jobs that are not to be moved, and decode."""
+    """Keep or withhold the workers of jobs that are not to be moved."""
     fixed = [job for job in snapshot.jobs if job.group and job.seq not in movable]
     for job in sorted(fixed, key=order_key):
         place.keep(job)
         place.withhold((*job.group, *job.next_group))
-    for job in to_decode(snapshot):
-        place.decode(job, whole=False)
+
+
+def _decode(place: Placement, snapshot: Snapshot, movable: Sequence[JobView]) -> None:
+    """Place denoised jobs: on idle workers, or on one that a wider group can spare.
+
+    A leader is not taken away from its job: a worker is free sooner than that would pay.
+    """
+    waiting = to_decode(snapshot)
+    if not waiting:
+        return
+    leaders = {job.group[0] for job in movable if job.group}
+    busy = leaders.union(*(job.group + job.next_group for job in movable))
+    for job in waiting:
+        if not place.decode(job, whole=False, sparing=busy):
+            place.decode(job, whole=False, sparing=leaders)

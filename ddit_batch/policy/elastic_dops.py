@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 
+from ddit_batch.cost_model import Cost
 from ddit_batch.job import WorkerName
 from ddit_batch.policy.elastic_rank import Ranked, Room, Tuning, scarcity
 from ddit_batch.snapshot import WorkerView
@@ -47,34 +48,52 @@ class Shares:
             self._move(ranked)
 
     def _find(self, ranked: Sequence[Ranked]) -> None:
-        """Note where running jobs are."""
+        """Note where running jobs are, and with how many workers there.
+
+        What comes behind a worker that is gone, drains or serves other models does not count.
+        """
+        room_of = self.room_of.get
         for entry in ranked:
             if entry.current:
-                entry.room = self.room_of.get(entry.job.next_group[0])
-                if entry.room is None:
+                group = entry.job.next_group
+                room = entry.room = room_of(group[0])
+                if room is None:
                     entry.current = 0  # its leader is gone or drains
-                else:
-                    self._loose[entry.room] -= entry.current
+                    continue
+                if entry.current > 1:
+                    there = (number for number, name in enumerate(group) if room_of(name) != room)
+                    entry.current = next(there, entry.current)
+                if not set(entry.job.group).issubset(group[: entry.current]):
+                    # It loses some first: a group does not change by halves (policy/base.py).
+                    entry.most = sum(room_of(name) == room for name in entry.job.group)
+                self._loose[room] -= entry.current
 
     # in order
 
     def _give_in_order(self, ranked: Sequence[Ranked]) -> None:
-        """Each job in turn takes the dop that is best for it and those behind it."""
+        """Each job in turn takes the dop that is best for it and those behind it.
+
+        Of two overdue jobs the first leaves a worker to the second.
+        """
         left = sum(self._left)
         behind = sum(entry.width_weight for entry in ranked)
-        for entry in ranked:
+        overdue = sum(entry.is_overdue for entry in ranked)
+        for number, entry in enumerate(ranked):
             if not left:
                 return
             behind -= entry.width_weight
+            if entry.room is not None and entry.current and not self._left[entry.room]:
+                # Others come first where it runs: it is given back, and goes on elsewhere.
+                self._take(entry.room, 0, loose=-entry.current)
+                entry.current, entry.most = 0, None
             room = entry.room if entry.current else self._roomiest(entry.job.model)
-            if room is None or not self._left[room]:
-                if room is not None and entry.current:
-                    self._take(room, 0, loose=-entry.current)
+            if room is None:
                 continue
             entry.room = room
-            entry.dop = self._best_dop(
-                entry, self._left[room], self._price * behind / self._workers
-            )
+            most = self._most(entry)
+            if number < overdue:
+                most = max(1, min(most, self._left[room] - (overdue - number - 1)))
+            entry.dop = self._best_dop(entry, most, self._price * behind / self._workers)
             left -= entry.dop
             self._take(room, entry.dop, loose=entry.dop - entry.current)
 
@@ -90,7 +109,7 @@ class Shares:
             if dop > most:
                 break
             total = (steps_left * step_s + decode_s) * (weight + price * dop)
-            if dop == current:
+            if dop == current <= cost.fastest_dop:
                 total /= self._keep
             elif dop > current:
                 total += joining * (dop - current)
@@ -129,7 +148,9 @@ class Shares:
         """Running jobs keep what they have if nobody needs it: it costs no resize."""
         for entry in ranked:
             if 0 < entry.dop < entry.current:
-                self._set(entry, entry.cost.widest(min(entry.current, self._most(entry))))
+                dop = entry.cost.widest(min(entry.current, self._most(entry)))
+                if entry.cost.at(dop) <= entry.cost.at(entry.dop):
+                    self._set(entry, dop)
 
     def _widen(self, ranked: Sequence[Ranked]) -> None:
         """Idle workers go where they gain most, one job at a time."""
@@ -176,17 +197,27 @@ class Shares:
     def _move(self, ranked: Sequence[Ranked]) -> None:
         """Idle workers that no job of their room can use take a job over from a crowded one.
 
-        The one that gains most by it; its old workers may widen its neighbours.
+        The one that gains most by it; its old workers are for those who have none, or may widen
+        its neighbours. Each time fewer workers idle than before.
         """
-        for _ in range(len(self._left)):
-            move = self._best_move(ranked)
-            if move is None:
-                return
+        while (move := self._best_move(ranked)) is not None:
             entry, room, dop = move
             self._set(entry, 0)
-            entry.room, entry.current = room, 0
+            left = entry.room
+            entry.room, entry.current, entry.most = room, 0, None
             self._set(entry, dop)
+            self._let_in(ranked, left)
             self._widen(ranked)
+
+    def _let_in(self, ranked: Sequence[Ranked], room: Room | None) -> None:
+        """Jobs whose model nobody else serves may have been left out: *room* has workers again."""
+        assert room is not None
+        for entry in ranked:
+            if not self._left[room]:
+                return
+            if not entry.dop and entry.job.model in self._serves[room]:
+                entry.room = room
+                self._set(entry, 1)
 
     def _best_move(self, ranked: Sequence[Ranked]) -> tuple[Ranked, Room, int] | None:
         """Which job would gain most by going where: of seconds left, the share that it saves."""
@@ -202,7 +233,7 @@ class Shares:
             room = self._roomiest_but(entry, rooms)
             if room is None:
                 continue
-            dop = min(cost.widest(self._left[room]), cost.fastest_dop)
+            dop = _fastest(cost, self._left[room])
             now_s = entry.left_s(entry.dop)
             saved_s = now_s - entry.left_s(dop)
             hardly_s = self._tuning.min_gain_steps * cost.at(entry.dop) + self._tuning.hand_over_s
@@ -222,9 +253,17 @@ class Shares:
     def _most(self, entry: Ranked) -> int:
         """The most workers that it could have where it is."""
         assert entry.room is not None
-        return entry.dop + self._left[entry.room]
+        most = entry.dop + self._left[entry.room]
+        return most if entry.most is None else min(most, entry.most)
 
     def _set(self, entry: Ranked, dop: int) -> None:
         assert entry.room is not None
         self._left[entry.room] -= dop - entry.dop
         entry.dop = dop
+
+
+def _fastest(cost: Cost, workers: int) -> int:
+    """The dop of the shortest step that so many *workers* suffice for."""
+    if cost.fastest_dop <= workers:
+        return cost.fastest_dop
+    return min((dop for dop in cost.dops if dop <= workers), key=cost.at)

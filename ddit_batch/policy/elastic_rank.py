@@ -22,7 +22,7 @@ MAX_LATENESS = 50.0
 """Likewise: a number that is raised to a power must end somewhere."""
 DEADLINE_MARGIN = 1.1
 """A batch with a deadline plans to need so much more than its work."""
-
+_OVERDUE, _IN_TIME = 0, 1
 
 Room = NewType("Room", int)
 """Workers among which a group may be formed: those of one node that serve the same models."""
@@ -82,6 +82,7 @@ class Ranked:
         "dop",
         "job",
         "key",
+        "most",
         "room",
         "size",
         "soonest_s",
@@ -109,8 +110,15 @@ class Ranked:
         """Its place in the order; the smallest comes first, and no two are equal."""
         self.dop = 0
         """Workers that it is to have."""
+        self.most: int | None = None
+        """It cannot have more where it runs; None: nothing but the workers there limits it."""
         self.room: Room | None = None
         """Where it runs, or is to start."""
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the aging rule puts it first."""
+        return self.key[0] == _OVERDUE
 
     def left_s(self, dop: int) -> float:
         """Seconds to its end at *dop*."""
@@ -138,10 +146,10 @@ def rank(
         job, cost = entry.job, entry.cost
         whole_s = job.steps * cost.step_s[0] + cost.decode_s
         if now_s - job.arrived_s > tuning.patience * whole_s:
-            entry.key = (0, job.arrived_s, 0.0, entry.size, job.seq)
+            entry.key = (_OVERDUE, job.arrived_s, 0.0, entry.size, job.seq)
         else:
             turn = turns.get(job.seq, 0.0) if turns else 0.0
-            entry.key = (1, -job.priority, turn, entry.size, job.seq)
+            entry.key = (_IN_TIME, -job.priority, turn, entry.size, job.seq)
     entries.sort(key=_key)
     return entries
 

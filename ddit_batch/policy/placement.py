@@ -71,19 +71,24 @@ class Placement:
 
         They are *among* some, if it says so. Its last leader leads again if it can; otherwise the
         node is taken that has the fewest idle workers to spare, so that wide groups find room
-        elsewhere.
+        elsewhere. A running job that was to stop simply goes on, if its group can have been
+        widened or narrowed; if not, another leads, so that it is given back first.
         """
-        last = job.last_group[:1]
+        had = job.group or job.last_group
         node = self._node_for(job, dop, among)
         if node is None:
             return False
         able = self._able(job, node, among)
-        able.sort(key=lambda name: (name not in last, name not in job.last_group, name))
-        self._give(job, tuple(able[:dop]))
+        able.sort(key=lambda name: (name not in had[:1], name not in had, name))
+        group = tuple(able[:dop])
+        if group[0] in job.group[:1] and not _is_one_in_the_other(group, job.group):
+            group = (*group[1:], group[0])
+        self._give(job, group)
         return True
 
     def _node_for(self, job: JobView, dop: int, among: Collection[WorkerName] | None) -> str | None:
-        leader = job.last_group[0] if job.last_group else None
+        had = job.group or job.last_group
+        leader = had[0] if had else None
         if leader in self._idle.names:
             node = self._worker[leader].node
             able = self._able(job, node, among)
@@ -99,21 +104,40 @@ class Placement:
         fitting = [(count, node) for node, count in room.items() if count >= dop]
         return min(fitting)[1] if fitting else None
 
-    def widest(self, job: JobView) -> int:
-        """The most idle workers that the job could have on one node: its own, or any."""
-        group = self.groups.get(job.job_id)
-        if group:
-            return len(group) + len(self._able(job, self._worker[group[0]].node))
+    def widest(self, job: JobView, among: Collection[WorkerName] | None = None) -> int:
+        """The most workers that the job could have on one node.
+
+        A placed job: its own and idle ones, *among* some if it says so. Another: idle ones.
+        """
+        if job.job_id in self.groups:
+            return len(self.groups[job.job_id]) + len(self._joining(job, among))
         return self._idle.widest(job.model)
 
-    def widen(self, job: JobView, dop: int) -> bool:
-        """Let a placed job have *dop* workers, more than it has. False: its node has too few."""
+    def widen(self, job: JobView, dop: int, among: Collection[WorkerName] | None = None) -> bool:
+        """Let a placed job have *dop* workers, more than it has. False: there are too few.
+
+        They are *among* some, if it says so.
+        """
         group = self.groups[job.job_id]
-        more = self._able(job, self._worker[group[0]].node)[: dop - len(group)]
+        more = self._joining(job, among)[: dop - len(group)]
         if len(group) + len(more) < dop:
             return False
         self._give(job, (*group, *more))
         return True
+
+    def _joining(
+        self, job: JobView, among: Collection[WorkerName] | None = None
+    ) -> list[WorkerName]:
+        """The idle workers that could join a placed job, in the order in which they would.
+
+        Where the job is to have less than its present group, only those of that group: a target
+        with less of it and with others would neither contain it nor be contained in it.
+        """
+        group = self.groups[job.job_id]
+        able = self._able(job, self._worker[group[0]].node, among)
+        if set(job.group).issubset(group):
+            return able
+        return [name for name in job.group if name in able]
 
     def narrow(self, job: JobView, dop: int) -> None:
         """Let a placed job have the first *dop* of its workers; 0 takes it out."""
@@ -122,14 +146,18 @@ class Placement:
         if dop:
             self.groups[job.job_id] = group[:dop]
 
-    def decode(self, job: JobView, *, whole: bool) -> bool:
+    def decode(
+        self, job: JobView, *, whole: bool, sparing: Collection[WorkerName] = frozenset()
+    ) -> bool:
         """Give a denoised job the worker that led it, or if *whole* all that denoised it.
 
-        Those of them that are not idle are left out; if none is, any one that decodes will do.
-        False: there is none.
+        Those of them that are not idle, or to be spared, are left out; if none is left, any other
+        that decodes will do. False: there is none.
         """
         last = tuple(
-            name for name in job.last_group if name in self._idle.names and self._decodes(job, name)
+            name
+            for name in job.last_group
+            if name in self._idle.names and name not in sparing and self._decodes(job, name)
         )
         group = last if whole else last[:1]
         if not group:
@@ -138,7 +166,7 @@ class Placement:
                 for node in self._idle.nodes
                 for found in (self._able(job, node),)
                 for name in found
-                if self._worker[name].decodes
+                if self._worker[name].decodes and name not in sparing
             ]
             group = (min(able)[2],) if able else ()
         self._give(job, group)
@@ -163,6 +191,10 @@ class Placement:
         self._idle.take(group[len(had) :])
         if group:
             self.groups[job.job_id] = group
+
+
+def _is_one_in_the_other(group: Collection[WorkerName], other: Collection[WorkerName]) -> bool:
+    return set(group) <= set(other) or set(group) >= set(other)
 
 
 def unchanged(snapshot: Snapshot, costs: CostModel, *, whole: bool) -> Placement:

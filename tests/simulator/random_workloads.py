@@ -19,10 +19,16 @@ POLICIES = (
     "static:dop=2",
     "ddit",
     "ddit:order=waiting-first",
+    "ddit:decode=group",
+    "ddit:promotion=off",
     "dp",
+    "dp:groups=fixed",
+    "partitioned",
     "elastic",
 )
 """Those that end every workload on every cluster."""
+
+URGENT = BatchView(batch_id="b1", share=2.0, deadline_s=50.0)
 
 seconds = st.floats(0.01, 30.0, allow_nan=False)
 
@@ -31,13 +37,15 @@ seconds = st.floats(0.01, 30.0, allow_nan=False)
 def costs(draw: st.DrawFn) -> TableCosts:
     """Steps that get faster with workers, or do not, for each of three shapes."""
     table = {}
+    dops = draw(st.sampled_from([(1, 2, 4, 8), (1, 2, 4, 8), (1, 2, 3, 6), (1, 3)]))
     for shape in SHAPES:
         step_s = [draw(seconds)]
-        for _ in range(draw(st.integers(0, 3))):
+        for _ in range(draw(st.integers(0, len(dops) - 1))):
             step_s.append(step_s[-1] * draw(st.floats(0.4, 1.2)))
         decode_s, encode_s = draw(seconds), draw(st.sampled_from([0.0, 0.7]))
-        optimal = draw(st.sampled_from((1, 2, 4, 8)[: len(step_s)]))
-        table[shape] = a_cost(*step_s, decode_s=decode_s, encode_s=encode_s, optimal=optimal)
+        optimal = draw(st.sampled_from(dops[: len(step_s)]))
+        seconds_of = {"decode_s": decode_s, "encode_s": encode_s}
+        table[shape] = a_cost(*step_s, **seconds_of, optimal=optimal, dops=dops)
     return TableCosts(table=table)
 
 
@@ -59,7 +67,7 @@ def workloads(draw: st.DrawFn) -> Workload:
         )
         for number, at_s in enumerate(times, start=1)
     )
-    batches = draw(st.sampled_from([(), (BatchView(batch_id="b1", share=2.0, deadline_s=50.0),)]))
+    batches = draw(st.sampled_from([(), (URGENT,), (BatchView(batch_id="b0", share=0.5), URGENT)]))
     return Workload(arrivals=arrivals, batches=batches)
 
 

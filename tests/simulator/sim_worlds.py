@@ -15,9 +15,15 @@ MODEL = "model"
 SMALL, LARGE = Shape(64, 64, 9), Shape(128, 128, 9)
 
 
-def a_cost(*step_s: float, decode_s: float = 3.0, encode_s: float = 0.0, optimal: int = 1) -> Cost:
-    """Steps of *step_s* seconds at dop 1, 2, 4 and 8, as far as given."""
-    dops = (1, 2, 4, 8)[: len(step_s)]
+def a_cost(
+    *step_s: float,
+    decode_s: float = 3.0,
+    encode_s: float = 0.0,
+    optimal: int = 1,
+    dops: tuple[int, ...] = (1, 2, 4, 8),
+) -> Cost:
+    """Steps of *step_s* seconds at the first of *dops*."""
+    dops = dops[: len(step_s)]
     return Cost(
         dops=dops,
         step_s=step_s,
@@ -40,6 +46,11 @@ class TableCosts:
         """What a job of *shape* costs."""
         del model
         return self.table.get(shape, self.other)
+
+    def shapes(self, model: str) -> tuple[Shape, ...]:
+        """The shapes of the table."""
+        del model
+        return tuple(self.table)
 
 
 COSTS = TableCosts()
