@@ -188,7 +188,7 @@ def test_no_worker_idles_where_it_would_help(scene: Scene) -> None:
 @often
 @given(scenes)
 def test_no_node_idles_where_a_job_of_another_would_gain(scene: Scene) -> None:
-    """By more than handing it over costs: ``move_s`` and ``min_gain_steps`` of its steps."""
+    """By more than handing it over costs: ``hand_over_s`` and ``min_gain_steps`` of its steps."""
     workers, target = able(scene.world), scene.policy.plan(scene.world)
     tuning = scene.policy.tuning
 
@@ -198,7 +198,7 @@ def test_no_node_idles_where_a_job_of_another_would_gain(scene: Scene) -> None:
             continue
         cost = cost_of(scene, job)
         now_s = left_s(scene, job, len(group))
-        hardly_s = tuning.min_gain_steps * cost.at(len(group)) + tuning.move_s
+        hardly_s = tuning.min_gain_steps * cost.at(len(group)) + tuning.hand_over_s
         for node in {worker.node for worker in able(scene.world).values()}:
             there = [w for w in idle(scene.world, target) if w.node == node]
             serving = sum(job.model in worker.models for worker in there)
