@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from ddit_batch.db.history import Event, SegmentSpan
 from ddit_batch.db.status import BatchSummary
@@ -18,9 +18,14 @@ _FINAL = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 def print_batches(found: tuple[BatchSummary, ...]) -> None:
     """A line a batch: how many of its jobs wait, run and have ended in which way."""
-    names = ("file", "jobs", "waiting", "running", *_FINAL)
-    table = Table(Column("batch", no_wrap=True), *names, box=None, pad_edge=False)
-    table.add_column("left", no_wrap=True)  # without a frame all of them fit into 80 columns
+    # Without a frame all fit into 80 columns, if the file's name gives way.
+    counts_of = ("jobs", "waiting", "running", *_FINAL)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("batch", no_wrap=True, min_width=len("b0123456789"))
+    table.add_column("file", no_wrap=True, overflow="ellipsis")
+    for name in counts_of:
+        table.add_column(name, no_wrap=True, min_width=len(name))
+    table.add_column("left", no_wrap=True, min_width=len("99 h 59 min"))
     for summary in found:
         waiting = sum(summary.jobs.get(state, 0) for state in WAITING_STATE.values())
         running = sum(summary.jobs.get(state, 0) for state in HELD_STATES)
