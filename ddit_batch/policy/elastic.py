@@ -46,7 +46,7 @@ from dataclasses import dataclass, field
 
 from ddit_batch.cost_model import CostModel
 from ddit_batch.job import JobState
-from ddit_batch.policy.base import Decisions, dit_workers, to_decode
+from ddit_batch.policy.base import Decisions, to_decode
 from ddit_batch.policy.elastic_dops import Shares
 from ddit_batch.policy.elastic_rank import Ranked, Tuning, rank
 from ddit_batch.policy.placement import Placement
@@ -76,8 +76,7 @@ class Elastic:
         _hold(place, snapshot, frozenset(job.seq for job in movable))
         _decode(place, snapshot, movable)
         ranked = rank(movable, snapshot, self.costs, self.tuning)
-        workers = [worker for worker in dit_workers(snapshot) if place.is_idle(worker.name)]
-        shares = Shares(workers, self.tuning, snapshot.recent.load)
+        shares = Shares(place.idle_workers(), self.tuning, snapshot.recent.load)
         shares.give(ranked)
         self._place(place, shares, ranked)
         return place.groups
