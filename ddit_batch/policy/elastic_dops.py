@@ -68,9 +68,9 @@ class Shares:
                 if entry.current > 1:
                     there = (number for number, name in enumerate(group) if room_of(name) != room)
                     entry.current = next(there, entry.current)
-                if (
-                    entry.job.pending is not None or entry.current < len(group)
-                ) and not set(entry.job.group).issubset(group[: entry.current]):
+                if (entry.job.pending is not None or entry.current < len(group)) and not set(
+                    entry.job.group
+                ).issubset(group[: entry.current]):
                     # It loses some first: a group does not change by halves (policy/base.py).
                     entry.most = sum(room_of(name) == room for name in entry.job.group)
                 self._loose[room] -= entry.current
@@ -84,7 +84,8 @@ class Shares:
         """
         left = sum(self._left)
         behind = sum(entry.width_weight for entry in ranked)
-        overdue = sum(entry.is_overdue for entry in ranked)
+        in_time = (number for number, entry in enumerate(ranked) if not entry.is_overdue)
+        overdue = next(in_time, len(ranked))
         for number, entry in enumerate(ranked):
             if not left:
                 return
@@ -190,8 +191,9 @@ class Shares:
         most = self._most(entry)
         if entry.dop >= min(most, entry.cost.fastest_dop):
             return 0.0, 0
-        now_s = entry.left_s(entry.dop)
-        best, best_dop = 0.0, 0
+        now_s, best, best_dop = entry.left_s(entry.dop), 0.0, 0
+        if now_s - entry.left_s(entry.cost.fastest_dop) <= self._hardly_s(entry, entry.dop + 1):
+            return best, best_dop
         for dop in entry.cost.dops:
             if entry.dop < dop <= most:
                 saved_s = now_s - entry.left_s(dop)
@@ -242,16 +244,19 @@ class Shares:
         best, best_share = None, 0.0
         for entry in ranked:
             cost = entry.cost
-            if not 0 < entry.dop < min(widest, cost.fastest_dop):
+            if not 0 < entry.dop < widest or entry.dop >= cost.fastest_dop:
+                continue
+            now_s = entry.left_s(entry.dop)
+            enough_s = self._tuning.min_gain_steps * cost.at(entry.dop) + self._tuning.hand_over_s
+            enough_s = max(enough_s, best_share * now_s)
+            if now_s - entry.left_s(cost.fastest_dop) <= enough_s:
                 continue
             room = self._roomiest_but(entry, rooms)
             if room is None:
                 continue
             dop = _fastest(cost, self._left[room])
-            now_s = entry.left_s(entry.dop)
             saved_s = now_s - entry.left_s(dop)
-            hardly_s = self._tuning.min_gain_steps * cost.at(entry.dop) + self._tuning.hand_over_s
-            if saved_s > hardly_s and saved_s > best_share * now_s:
+            if saved_s > enough_s:
                 best, best_share = (entry, room, dop), saved_s / now_s
         return best
 

@@ -61,7 +61,7 @@ class Placement:
         left = group
         if not idle.issuperset(group):
             left = tuple(name for name in group if name in idle)
-        if not idle.issuperset(job.group):
+        if group != job.group and not idle.issuperset(job.group):
             left = tuple(name for name in left if name in job.group)
         self._idle.take(left)
         self.groups[job.job_id] = left
