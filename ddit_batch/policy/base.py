@@ -12,7 +12,7 @@ from ddit_batch.snapshot import JobView, Snapshot, Whereabouts, WorkerView, orde
 
 # Asked of every job and worker in every decision: a member that is looked up in its enum costs ten
 # times as much (Python 3.11).
-_DIT = Phase.DIT
+_DIT, _VAE = Phase.DIT, Phase.VAE
 _ENCODED, _DENOISED = JobState.ENCODED, JobState.DENOISED
 _NO_MESSAGE = Whereabouts.NONE
 
@@ -87,14 +87,13 @@ def to_decode(snapshot: Snapshot) -> tuple[JobView, ...]:
 
     A VAE worker takes its jobs from the shared queue, which is no policy's business.
     """
-    queue = [w.models for w in snapshot.workers if w.phase is Phase.VAE and not w.draining]
-    served = frozenset().union(*queue)
     waiting = [
         job
         for job in snapshot.jobs
-        if job.state is _DENOISED
-        and not job.group
-        and job.message is _NO_MESSAGE
-        and job.model not in served
+        if job.state is _DENOISED and not job.group and job.message is _NO_MESSAGE
     ]
-    return tuple(sorted(waiting, key=order_key))
+    if not waiting:
+        return ()
+    queue = [w.models for w in snapshot.workers if w.phase is _VAE and not w.draining]
+    served = frozenset().union(*queue)
+    return tuple(sorted((job for job in waiting if job.model not in served), key=order_key))

@@ -46,7 +46,7 @@ from dataclasses import dataclass, field
 
 from ddit_batch.cost_model import CostModel
 from ddit_batch.job import JobState
-from ddit_batch.policy.base import Decisions, dit_workers, to_decode
+from ddit_batch.policy.base import Decisions, to_decode
 from ddit_batch.policy.elastic_dops import Shares
 from ddit_batch.policy.elastic_rank import Ranked, Tuning, rank
 from ddit_batch.policy.placement import Placement
@@ -72,12 +72,17 @@ class Elastic:
     def plan(self, snapshot: Snapshot) -> Decisions:
         """Leave alone what cannot be changed, decode, then share the rest."""
         place = Placement(snapshot)
-        movable = [job for job in snapshot.jobs if _is_movable(job)]
-        _hold(place, snapshot, frozenset(job.seq for job in movable))
+        movable: list[JobView] = []
+        fixed: list[JobView] = []
+        for job in snapshot.jobs:
+            if _is_movable(job):
+                movable.append(job)
+            elif job.group:
+                fixed.append(job)
+        _hold(place, fixed)
         _decode(place, snapshot, movable)
         ranked = rank(movable, snapshot, self.costs, self.tuning)
-        workers = [worker for worker in dit_workers(snapshot) if place.is_idle(worker.name)]
-        shares = Shares(workers, self.tuning, snapshot.recent.load)
+        shares = Shares(place.idle_workers(), self.tuning, snapshot.recent.load)
         shares.give(ranked)
         self._place(place, shares, ranked)
         return place.groups
@@ -88,14 +93,16 @@ class Elastic:
 
     def _place(self, place: Placement, shares: Shares, ranked: Sequence[Ranked]) -> None:
         """Give names to counts: first what jobs keep, then what they are given."""
-        served = [entry for entry in ranked if entry.dop]
         wider: list[Ranked] = []
         starting: list[Ranked] = []
-        for entry in served:
-            kept = place.keep(entry.job, min(entry.dop, entry.current)) if entry.current else 0
+        for entry in ranked:
+            dop, current = entry.dop, entry.current
+            if not dop:
+                continue
+            kept = place.keep(entry.job, min(current, dop)) if current else 0
             if not kept:
                 starting.append(entry)
-            elif kept != entry.dop:
+            elif kept != dop:
                 wider.append(entry)
         for entry in wider:
             assert entry.room is not None
@@ -123,12 +130,12 @@ def _is_movable(job: JobView) -> bool:
     )
 
 
-def _hold(place: Placement, snapshot: Snapshot, movable: frozenset[int]) -> None:
+def _hold(place: Placement, fixed: list[JobView]) -> None:
     """Keep or withhold the workers of jobs that are not to be moved."""
-    fixed = [job for job in snapshot.jobs if job.group and job.seq not in movable]
     for job in sorted(fixed, key=order_key):
-        place.keep(job)
-        place.withhold((*job.group, *job.next_group))
+        kept = place.keep(job)
+        if kept < len(job.group) or job.pending is not None:
+            place.withhold((*job.group, *job.next_group))
 
 
 def _decode(place: Placement, snapshot: Snapshot, movable: Sequence[JobView]) -> None:

@@ -7,6 +7,8 @@ thrown away with it.
 from __future__ import annotations
 
 import heapq
+import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from ddit_batch.cost_model import Cost
@@ -22,21 +24,24 @@ class Shares:
         self._tuning = tuning
         self._keep, self._idle_step = tuning.keep, 0.5 * tuning.idle_step
         self._price = tuning.price * scarcity(load) ** tuning.price_power
-        kinds = {worker.name: (worker.node, worker.models) for worker in workers}
-        rooms = sorted(set(kinds.values()), key=lambda kind: (kind[0], sorted(kind[1])))
+        alike: dict[tuple[str, frozenset[str]], list[WorkerName]] = defaultdict(list)
+        for worker in workers:
+            alike[worker.node, worker.models].append(worker.name)
+        rooms = sorted(alike, key=lambda kind: (kind[0], sorted(kind[1])))
         self._serves = [models for _, models in rooms]
-        numbers = {kind: Room(number) for number, kind in enumerate(rooms)}
-        self.room_of = {name: numbers[kind] for name, kind in kinds.items()}
-        self.names: list[list[WorkerName]] = [[] for _ in rooms]
+        self.names = [alike[kind] for kind in rooms]
         """The workers of each room."""
-        for name, room in self.room_of.items():
-            self.names[room].append(name)
+        numbered = enumerate(self.names)
+        self.room_of = {name: Room(number) for number, names in numbered for name in names}
         self._left = [len(names) for names in self.names]
         self._workers = len(self.room_of)
         self._loose = list(self._left)
         """Of ``_left``, what no running job that is still to be served has now."""
         self._heaps: dict[str, list[tuple[int, int, Room]]] = {}
-        """For each model that was asked for: rooms by loose and by all workers left, most first."""
+        """For each model that was asked for: rooms by loose and by all workers left, most first.
+
+        Less may be left of a room than its place says, but not more.
+        """
 
     def give(self, ranked: Sequence[Ranked]) -> None:
         """Decide the dop and the room of every job of *ranked*, which are in order."""
@@ -63,7 +68,9 @@ class Shares:
                 if entry.current > 1:
                     there = (number for number, name in enumerate(group) if room_of(name) != room)
                     entry.current = next(there, entry.current)
-                if not set(entry.job.group).issubset(group[: entry.current]):
+                if (entry.job.pending is not None or entry.current < len(group)) and not set(
+                    entry.job.group
+                ).issubset(group[: entry.current]):
                     # It loses some first: a group does not change by halves (policy/base.py).
                     entry.most = sum(room_of(name) == room for name in entry.job.group)
                 self._loose[room] -= entry.current
@@ -77,7 +84,8 @@ class Shares:
         """
         left = sum(self._left)
         behind = sum(entry.width_weight for entry in ranked)
-        overdue = sum(entry.is_overdue for entry in ranked)
+        in_time = (number for number, entry in enumerate(ranked) if not entry.is_overdue)
+        overdue = next(in_time, len(ranked))
         for number, entry in enumerate(ranked):
             if not left:
                 return
@@ -89,8 +97,9 @@ class Shares:
             room = entry.room if entry.current else self._roomiest(entry.job.model)
             if room is None:
                 continue
-            entry.room = room
-            most = self._most(entry)
+            entry.room, most = room, self._left[room]
+            if entry.most is not None:
+                most = min(most, entry.most)
             if number < overdue:
                 most = max(1, min(most, self._left[room] - (overdue - number - 1)))
             entry.dop = self._best_dop(entry, most, self._price * behind / self._workers)
@@ -99,10 +108,11 @@ class Shares:
 
     def _best_dop(self, entry: Ranked, most: int, price: float) -> int:
         """The dop of least cost: the job's own time, weighted, and its GPU-seconds at *price*."""
-        best, best_cost = 1, float("inf")
-        cost, current, weight = entry.cost, entry.current, entry.width_weight
+        cost = entry.cost
         if most == 1 or len(cost.dops) == 1:
             return 1
+        best, best_cost = 1, math.inf
+        current, weight = entry.current, entry.width_weight
         steps_left, decode_s = entry.steps_left, cost.decode_s
         joining = price * self._idle_step * cost.at(cost.widest(current)) if current else 0.0
         for dop, step_s in zip(cost.dops, cost.step_s, strict=True):
@@ -119,10 +129,12 @@ class Shares:
 
     def _take(self, room: Room, workers: int, *, loose: int) -> None:
         self._left[room] -= workers
-        self._loose[room] -= loose
-        for model, heap in self._heaps.items():
-            if model in self._serves[room]:
-                heapq.heappush(heap, (-self._loose[room], -self._left[room], room))
+        if loose:
+            self._loose[room] -= loose
+        if loose < 0:
+            for model, heap in self._heaps.items():
+                if model in self._serves[room]:
+                    heapq.heappush(heap, (-self._loose[room], -self._left[room], room))
 
     def _roomiest(self, model: str) -> Room | None:
         """The room for *model* in which the fewest others are in the way; None: all are full."""
@@ -137,9 +149,12 @@ class Shares:
             self._heaps[model] = heap
         while heap:
             loose, left, room = heap[0]
-            if left < 0 and (-loose, -left) == (self._loose[room], self._left[room]):
+            if not self._left[room]:
+                heapq.heappop(heap)
+            elif (-loose, -left) == (self._loose[room], self._left[room]):
                 return room
-            heapq.heappop(heap)
+            else:
+                heapq.heapreplace(heap, (-self._loose[room], -self._left[room], room))
         return None
 
     # what is left when all have been served
@@ -157,7 +172,7 @@ class Shares:
         heap = [
             (-gain, number, dop)
             for number, entry in enumerate(ranked)
-            if entry.dop
+            if 0 < entry.dop < entry.cost.fastest_dop and self._left[entry.room or 0]
             for gain, dop in (self._best_gain(entry),)
             if gain > 0.0
         ]
@@ -176,8 +191,9 @@ class Shares:
         most = self._most(entry)
         if entry.dop >= min(most, entry.cost.fastest_dop):
             return 0.0, 0
-        now_s = entry.left_s(entry.dop)
-        best, best_dop = 0.0, 0
+        now_s, best, best_dop = entry.left_s(entry.dop), 0.0, 0
+        if now_s - entry.left_s(entry.cost.fastest_dop) <= self._hardly_s(entry, entry.dop + 1):
+            return best, best_dop
         for dop in entry.cost.dops:
             if entry.dop < dop <= most:
                 saved_s = now_s - entry.left_s(dop)
@@ -228,16 +244,19 @@ class Shares:
         best, best_share = None, 0.0
         for entry in ranked:
             cost = entry.cost
-            if not 0 < entry.dop < min(widest, cost.fastest_dop):
+            if not 0 < entry.dop < widest or entry.dop >= cost.fastest_dop:
+                continue
+            now_s = entry.left_s(entry.dop)
+            enough_s = self._tuning.min_gain_steps * cost.at(entry.dop) + self._tuning.hand_over_s
+            enough_s = max(enough_s, best_share * now_s)
+            if now_s - entry.left_s(cost.fastest_dop) <= enough_s:
                 continue
             room = self._roomiest_but(entry, rooms)
             if room is None:
                 continue
             dop = _fastest(cost, self._left[room])
-            now_s = entry.left_s(entry.dop)
             saved_s = now_s - entry.left_s(dop)
-            hardly_s = self._tuning.min_gain_steps * cost.at(entry.dop) + self._tuning.hand_over_s
-            if saved_s > hardly_s and saved_s > best_share * now_s:
+            if saved_s > enough_s:
                 best, best_share = (entry, room, dop), saved_s / now_s
         return best
 

@@ -14,7 +14,7 @@ from ddit_batch.cost_model import Cost, CostModel
 from ddit_batch.job import JobId, JobState, WorkerName
 from ddit_batch.policy.base import dit_workers, placed, to_decode
 from ddit_batch.policy.idle_workers import IdleWorkers
-from ddit_batch.snapshot import JobView, Snapshot
+from ddit_batch.snapshot import JobView, Snapshot, WorkerView
 
 _DENOISING = JobState.DENOISING
 
@@ -42,9 +42,10 @@ class Placement:
         """Workers that no group has."""
         return len(self._idle.names)
 
-    def is_idle(self, name: WorkerName) -> bool:
-        """Whether no group has the worker."""
-        return name in self._idle.names
+    def idle_workers(self) -> list[WorkerView]:
+        """The workers that no group has, in order of name."""
+        idle = self._idle.names
+        return [worker for name, worker in self._worker.items() if name in idle]
 
     def keep(self, job: JobView, dop: int | None = None) -> int:
         """Let a placed job have the first *dop* of its workers; all of them if None.
@@ -60,7 +61,7 @@ class Placement:
         left = group
         if not idle.issuperset(group):
             left = tuple(name for name in group if name in idle)
-        if not idle.issuperset(job.group):
+        if group != job.group and not idle.issuperset(job.group):
             left = tuple(name for name in left if name in job.group)
         self._idle.take(left)
         self.groups[job.job_id] = left
