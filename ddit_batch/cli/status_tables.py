@@ -22,7 +22,7 @@ def print_batches(found: tuple[BatchSummary, ...]) -> None:
     counts_of = ("jobs", "waiting", "running", *_FINAL)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("batch", no_wrap=True, min_width=len("b0123456789"))
-    table.add_column("file", no_wrap=True, overflow="ellipsis")
+    table.add_column("file", overflow="ellipsis")
     for name in counts_of:
         table.add_column(name, no_wrap=True, min_width=len(name))
     table.add_column("left", no_wrap=True, min_width=len("99 h 59 min"))
