@@ -49,6 +49,7 @@ from ddit_batch.job import JobState
 from ddit_batch.policy.base import Decisions, to_decode
 from ddit_batch.policy.elastic_dops import Shares
 from ddit_batch.policy.elastic_rank import Ranked, Tuning, rank
+from ddit_batch.policy.elastic_words import WatchedShares, words
 from ddit_batch.policy.placement import Placement
 from ddit_batch.snapshot import JobView, Snapshot, Whereabouts, order_key
 
@@ -71,21 +72,34 @@ class Elastic:
 
     def plan(self, snapshot: Snapshot) -> Decisions:
         """Leave alone what cannot be changed, decode, then share the rest."""
+        place, ranked = self.prepared(snapshot)
+        shares = Shares(place.idle_workers(), self.tuning, snapshot.recent.load)
+        shares.give(ranked)
+        self._place(place, shares, ranked)
+        return place.groups
+
+    def explain(self, snapshot: Snapshot, job: JobView) -> tuple[str, ...]:
+        """Its place in the order, the price, what its dops cost: for ``ddit explain``."""
+        place, ranked = self.prepared(snapshot)
+        if not is_movable(job):
+            return ()
+        shares = WatchedShares(place.idle_workers(), self.tuning, snapshot.recent.load, watched=job)
+        shares.give(ranked)
+        return words(job, snapshot, ranked, shares)
+
+    def prepared(self, snapshot: Snapshot) -> tuple[Placement, list[Ranked]]:
+        """What is left when all that cannot be changed has its workers, and for whom, in order."""
         place = Placement(snapshot)
         movable: list[JobView] = []
         fixed: list[JobView] = []
         for job in snapshot.jobs:
-            if _is_movable(job):
+            if is_movable(job):
                 movable.append(job)
             elif job.group:
                 fixed.append(job)
         _hold(place, fixed)
         _decode(place, snapshot, movable)
-        ranked = rank(movable, snapshot, self.costs, self.tuning)
-        shares = Shares(place.idle_workers(), self.tuning, snapshot.recent.load)
-        shares.give(ranked)
-        self._place(place, shares, ranked)
-        return place.groups
+        return place, rank(movable, snapshot, self.costs, self.tuning)
 
     def sequence(self, snapshot: Snapshot, jobs: Sequence[JobView]) -> list[JobView]:
         """The order of rule 1."""
@@ -117,7 +131,7 @@ class Elastic:
             place.start(entry.job, entry.dop, among=shares.names[entry.room])
 
 
-def _is_movable(job: JobView) -> bool:
+def is_movable(job: JobView) -> bool:
     """Whether a decision may change the job's workers: it is denoised, or waits to be."""
     state = job.state
     if state is _DENOISING:

@@ -208,14 +208,14 @@ def _turns(entries: Sequence[Ranked], snapshot: Snapshot) -> dict[int, float]:
     turns: dict[int, float] = {}
     for batch_id, jobs in members.items():
         view = views.get(batch_id, BatchView(batch_id=batch_id))
-        first = _needed_workers(view, snapshot.now_s)
+        first = needed_workers(view, snapshot.now_s)
         jobs.sort(key=lambda entry: (-entry.job.priority, entry.size, entry.job.seq))
         for number, entry in enumerate(jobs):
             turns[entry.job.seq] = max(0, number - first) / view.share
     return turns
 
 
-def _needed_workers(batch: BatchView, now_s: float) -> int:
+def needed_workers(batch: BatchView, now_s: float) -> int:
     """Workers that the batch must have from now on to meet its deadline; 0 without one."""
     if batch.deadline_s is None:
         return 0

@@ -198,6 +198,7 @@ def a_scene(seed: int, nodes: int, jobs: int) -> Scene:
         batches=_batches(dice),
         recent=Recent(
             load=dice.uniform(0.0, 1.5),
+            usual_load=dice.uniform(0.0, 1.5),
             slow_s=dice.choice([None, 0.0, dice.uniform(0.0, 2000.0)]),
         ),
     )
