@@ -10,6 +10,7 @@ import heapq
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from ddit_batch.cost_model import Cost
 from ddit_batch.job import WorkerName
@@ -83,13 +84,14 @@ class Shares:
         Of two overdue jobs the first leaves a worker to the second.
         """
         left = sum(self._left)
-        behind = sum(entry.width_weight for entry in ranked)
+        weights = (entry.width_weight for entry in reversed(ranked))
+        behind = list(accumulate(weights, initial=0.0))[:-1]
+        """The weight of all jobs behind each, the last job first."""
         in_time = (number for number, entry in enumerate(ranked) if not entry.is_overdue)
         overdue = next(in_time, len(ranked))
         for number, entry in enumerate(ranked):
             if not left:
                 return
-            behind -= entry.width_weight
             if entry.room is not None and entry.current and not self._left[entry.room]:
                 # Others come first where it runs: it is given back, and goes on elsewhere.
                 self._take(entry.room, 0, loose=-entry.current)
@@ -102,7 +104,9 @@ class Shares:
                 most = min(most, entry.most)
             if number < overdue:
                 most = max(1, min(most, self._left[room] - (overdue - number - 1)))
-            entry.dop = self._best_dop(entry, most, self._price * behind / self._workers)
+            entry.dop = self._best_dop(
+                entry, most, self._price * behind[-1 - number] / self._workers
+            )
             left -= entry.dop
             self._take(room, entry.dop, loose=entry.dop - entry.current)
 

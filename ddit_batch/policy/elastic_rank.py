@@ -179,12 +179,14 @@ def _lateness(entries: Sequence[Ranked], slow_s: float | None) -> list[float]:
     ends_s = [entry.soonest_s for entry in entries]
     size = Counter(entry.job.batch_id for entry in entries)
     if len(size) < len(entries):
-        total_s: dict[str, float] = defaultdict(float)
+        of_batch: dict[str, list[float]] = defaultdict(list)
         for entry in entries:
-            total_s[entry.job.batch_id] += entry.soonest_s
-        ends_s = [total_s[e.job.batch_id] / size[e.job.batch_id] for e in entries]
+            of_batch[entry.job.batch_id].append(entry.soonest_s)
+        # fsum, because a sum of floats that depends on their order would let decisions do so.
+        mean_s = {batch: math.fsum(found) / len(found) for batch, found in of_batch.items()}
+        ends_s = [mean_s[entry.job.batch_id] for entry in entries]
     if slow_s is None:
-        slow_s = 2.0 * sum(ends_s) / max(len(ends_s), 1)
+        slow_s = 2.0 * math.fsum(ends_s) / max(len(ends_s), 1)
     if slow_s <= 0:
         return [1.0] * len(ends_s)
     return [min(max(end_s / slow_s, 0.0), MAX_LATENESS) for end_s in ends_s]

@@ -13,7 +13,7 @@ from worlds import applied
 
 from ddit_batch.cost_model import Cost
 from ddit_batch.job import JobId, Phase, WorkerName
-from ddit_batch.policy.elastic_rank import Ranked
+from ddit_batch.policy.elastic_rank import Ranked, rank
 from ddit_batch.scheduler.core import Limits, decide
 from ddit_batch.snapshot import JobView, Snapshot, Whereabouts, WorkerView
 
@@ -60,6 +60,12 @@ def cost_of(scene: Scene, job: JobView) -> Cost:
 def left_s(scene: Scene, job: JobView, dop: int) -> float:
     """Seconds to the job's end with so many workers, as the policy predicts them."""
     return Ranked(job, cost_of(scene, job), scene.world.now_s).left_s(dop)
+
+
+def weights(scene: Scene, world: Snapshot) -> dict[JobId, tuple[float, ...]]:
+    """What each job's place and width are decided by, to the last bit."""
+    ranked = rank(world.jobs, world, scene.policy.costs, scene.policy.tuning)
+    return {entry.job.job_id: (*entry.key, entry.width_weight) for entry in ranked}
 
 
 def is_overdue(scene: Scene, job: JobView) -> bool:
@@ -224,7 +230,7 @@ def test_overdue_job_waits_for_none_but_earlier_overdue_ones(scene: Scene) -> No
 @often
 @given(scenes, st.integers(0, 2**32))
 def test_plan_does_not_depend_on_the_order_of_its_input(scene: Scene, seed: int) -> None:
-    """Nor does asking again change anything."""
+    """Nor does asking again change anything; nor do weights, which are sums over jobs."""
     world, policy = scene.world, scene.policy
     jobs, workers, batches = list(world.jobs), list(world.workers), list(world.batches)
     for things in (jobs, workers, batches):
@@ -233,6 +239,7 @@ def test_plan_does_not_depend_on_the_order_of_its_input(scene: Scene, seed: int)
 
     assert dict(policy.plan(other)) == dict(policy.plan(world)) == dict(policy.plan(world))
     assert policy.sequence(other, jobs) == policy.sequence(world, world.jobs)
+    assert weights(scene, other) == weights(scene, world)
 
 
 @often
