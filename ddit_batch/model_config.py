@@ -12,11 +12,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ddit_batch.errors import ConfigError
 from ddit_batch.resources import data_folder
+from ddit_batch.yaml_file import read_yaml
 
 
 class Family(StrEnum):
@@ -95,18 +95,7 @@ def load_model_config(path: Path) -> ModelConfig:
     Raises:
         ConfigError: Not there, not YAML, or a field is wrong; the message names the field.
     """
-    try:
-        return ModelConfig.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except OSError as exc:
-        raise ConfigError(f"model config {path}: {exc.strerror}") from exc
-    except yaml.YAMLError as exc:
-        raise ConfigError(f"model config {path} is not YAML: {exc}") from exc
-    except UnicodeDecodeError as exc:
-        raise ConfigError(f"model config {path} is not UTF-8 (byte {exc.start})") from exc
-    except ValidationError as exc:
-        first = exc.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"model config {path}: {field or 'file'}: {first['msg']}") from exc
+    return read_yaml(path, ModelConfig, what="model config")
 
 
 def from_folder(folder: Path) -> ModelConfig:

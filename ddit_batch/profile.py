@@ -19,7 +19,6 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
-    ValidationError,
     model_validator,
 )
 
@@ -32,6 +31,7 @@ from ddit_batch.job import Shape
 from ddit_batch.model_config import known_models
 from ddit_batch.model_profile import LINEAR, QUADRATIC, ModelProfile
 from ddit_batch.resources import data_folder
+from ddit_batch.yaml_file import read_yaml
 
 _SHAPE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 
@@ -245,21 +245,7 @@ def load_profile(path: Path) -> Profile:
         ConfigError: Not there, not YAML, or a field is wrong; the message names file, field, rule
             and cure.
     """
-    try:
-        return Profile.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except OSError as exc:
-        raise ConfigError(f"profile {path}: {exc.strerror}") from exc
-    except yaml.YAMLError as exc:
-        raise ConfigError(f"profile {path} is not YAML: {exc}") from exc
-    except UnicodeDecodeError as exc:
-        raise ConfigError(f"profile {path} is not UTF-8 (byte {exc.start})") from exc
-    except ValidationError as exc:
-        first = exc.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        problem = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(
-            f"profile {path}: {field or 'file'}: {problem}; docs/cost-model.md has the format"
-        ) from exc
+    return read_yaml(path, Profile, what="profile", cure="docs/cost-model.md has the format")
 
 
 def profile_yaml(profile: Profile) -> str:

@@ -19,7 +19,7 @@ from ddit_batch.db.schema_version import check_schema
 from ddit_batch.job import JobId, JobState
 
 PLAIN = [
-    "postgresql+psycopg://postgres@/ddit?host=/home/me/.ddit/run&port=5432",
+    "postgresql+psycopg://postgres@/ddit?host=/srv/ddit/run&port=5432",
     "postgresql+psycopg://postgres@/ddit?host=%2Ftmp%2Fddit-1&port=5432",
     "postgresql+psycopg://ddit:s%40cr%3At@db.example.org:5433/ddit",
     "postgresql+psycopg://ddit:@db/ddit",
