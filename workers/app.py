@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from celery import Task, bootsteps, signals
 
 from ddit_batch.config import load_settings, require
-from ddit_batch.dispatch import TASK_NAME, make_celery
+from ddit_batch.dispatch import JOIN_TASK, TASK_NAME, make_celery
 from ddit_batch.errors import ConfigError
 from ddit_batch.job import Phase, WorkerName
 from ddit_batch.logs import set_up_logging
@@ -30,6 +30,13 @@ _Part = TypeVar("_Part")
 PHASE_VARIABLE = "DDIT_WORKER_PHASE"
 NAME_VARIABLE = "DDIT_WORKER_NAME"
 
+TASKS: dict[Phase, tuple[str, ...]] = {
+    Phase.ENCODE: (TASK_NAME[Phase.ENCODE],),
+    Phase.DIT: (TASK_NAME[Phase.DIT], JOIN_TASK),
+    Phase.VAE: (TASK_NAME[Phase.VAE],),
+}
+"""What a worker of each phase does; ``ddit.<word>`` is in the module ``workers.<word>``."""
+
 settings = load_settings()
 require(settings, "broker_url")
 app = make_celery(settings.broker_url.get_secret_value())
@@ -42,6 +49,11 @@ class PhaseTask(Task, Generic[_Part]):  # type: ignore[misc]  # celery has no ty
     runtime: Runtime[_Part]
 
 
+def _phase() -> Phase:
+    """The phase that this process was started for."""
+    return Phase(os.environ[PHASE_VARIABLE])
+
+
 class Prepare(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
     """Loads the models and takes the lease before the first message is taken."""
 
@@ -51,13 +63,14 @@ class Prepare(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
         """Import what is heavy, load, register."""
         from workers.prepare import prepare  # noqa: PLC0415 -- seconds of imports, workers only
 
-        phase = Phase(os.environ[PHASE_VARIABLE])
+        phase = _phase()
         try:
             self.runtime = prepare(phase, WorkerName(os.environ[NAME_VARIABLE]), settings)
         except ConfigError as exc:
             logger.critical("cannot serve: %s", exc)  # the last line of the log is the cause
             raise SystemExit(1) from exc
-        app.tasks[TASK_NAME[phase]].runtime = self.runtime
+        for name in TASKS[phase]:
+            app.tasks[name].runtime = self.runtime
         gc.freeze()  # what is loaded stays for life: no collection need look at it again
         signals.worker_shutting_down.connect(self._on_sigterm)
 
@@ -65,8 +78,7 @@ class Prepare(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
         """End the incarnation once the attempt that runs has ended: the lease outlives its job."""
         if not self.runtime.busy.acquire(timeout=settings.drain_s):
             logger.warning("leaving while an attempt still runs: the scheduler will rescue its job")
-        self.runtime.lease.stop()
-        self.runtime.control.close()
+        self.runtime.close()
 
     def _on_sigterm(self, **_: object) -> None:
         """Celery then waits for the running task, which sees this at its next step boundary."""
@@ -75,7 +87,7 @@ class Prepare(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
 
 
 if PHASE_VARIABLE in os.environ:
-    app.conf.include = [f"workers.{Phase(os.environ[PHASE_VARIABLE])}"]
+    app.conf.include = [f"workers.{name.removeprefix('ddit.')}" for name in TASKS[_phase()]]
     app.steps["worker"].add(Prepare)
 
 

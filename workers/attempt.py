@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from celery import current_task
 from celery.exceptions import Ignore
@@ -32,12 +32,12 @@ from workers.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
-_Part = TypeVar("_Part")
+_Runtime = TypeVar("_Runtime", bound=Runtime[Any])
 
 OUTAGE_S = 120.0
 """How long a worker waits for Postgres to come back before it lets an attempt go."""
 
-Work = Callable[[Runtime[_Part], Claim], None]
+Work = Callable[[_Runtime, Claim], None]
 
 
 class StoppedOnPurpose(DditError):  # noqa: N818 -- an end, not an error
@@ -45,7 +45,7 @@ class StoppedOnPurpose(DditError):  # noqa: N818 -- an end, not an error
 
 
 def perform(
-    runtime: Runtime[_Part], phase: Phase, job_id: JobId, attempt: int, work: Work[_Part]
+    runtime: _Runtime, phase: Phase, job_id: JobId, attempt: int, work: Work[_Runtime]
 ) -> None:
     """Run *work* on the job, if it is still this message's to do.
 
@@ -58,7 +58,7 @@ def perform(
         _see_to_its_end(runtime, claim, work)
 
 
-def _claim(runtime: Runtime[_Part], phase: Phase, job_id: JobId, attempt: int) -> Claim:
+def _claim(runtime: Runtime[Any], phase: Phase, job_id: JobId, attempt: int) -> Claim:
     ids: dict[str, object] = {"job_id": job_id, "phase": phase, "attempt": attempt}
     try:
         claim = persist(
@@ -68,14 +68,14 @@ def _claim(runtime: Runtime[_Part], phase: Phase, job_id: JobId, attempt: int) -
         )
     except StateConflict as exc:
         logger.info("not claimed: %s", exc, extra={"action": "not_claimed", **ids})
-        _tell_flower()
+        tell_flower()
         raise Ignore from exc
     ids["incarnation"] = claim.incarnation
     logger.info("claimed", extra={"action": "claimed", **ids})
     return claim
 
 
-def _see_to_its_end(runtime: Runtime[_Part], claim: Claim, work: Work[_Part]) -> None:
+def _see_to_its_end(runtime: _Runtime, claim: Claim, work: Work[_Runtime]) -> None:
     ids = {
         "job_id": claim.job_id,
         "phase": claim.phase,
@@ -86,11 +86,11 @@ def _see_to_its_end(runtime: Runtime[_Part], claim: Claim, work: Work[_Part]) ->
         work(runtime, claim)
     except StoppedOnPurpose as exc:
         logger.info("stopped: %s", exc, extra={"action": "stopped", **ids})
-        _tell_flower(exc)
+        tell_flower(exc)
         raise Ignore from exc
     except StateConflict as exc:
         logger.warning("fenced: %s", exc, extra={"action": "fenced", **ids})
-        _tell_flower(exc)
+        tell_flower(exc)
         raise Ignore from exc
     except Exception as exc:
         logger.exception("attempt failed", extra={"action": "attempt_failed", **ids})
@@ -99,7 +99,7 @@ def _see_to_its_end(runtime: Runtime[_Part], claim: Claim, work: Work[_Part]) ->
     logger.info("finished", extra={"action": "finished", **ids})
 
 
-def _tell_flower(why: DditError | None = None) -> None:
+def tell_flower(why: DditError | None = None) -> None:
     """Have this task shown as IGNORED: Celery sends no event for that, and it would seem to run.
 
     Without a reason if it may be a duplicate, whose first copy goes by the same id.
@@ -111,7 +111,7 @@ def _tell_flower(why: DditError | None = None) -> None:
             logger.debug("broker away, Flower not told: %s", exc)
 
 
-def _record_failure(runtime: Runtime[_Part], claim: Claim, exc: Exception) -> None:
+def _record_failure(runtime: Runtime[Any], claim: Claim, exc: Exception) -> None:
     """Move the job on as the cause demands; if it is not ours any more, leave it."""
 
     def record() -> None:

@@ -16,6 +16,7 @@ from ddit_batch.phases.dit import Verdict
 from ddit_batch.phases.models.base import Denoiser, DenoisingState
 from ddit_batch.snapshot import Instruction, Progress
 from workers.checkpoints import JobCheckpoints
+from workers.crew import Crew
 from workers.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -33,25 +34,39 @@ class StepBoundary:
         claim: Claim,
         checkpoints: JobCheckpoints,
         writer: CheckpointWriter,
+        crew: Crew,
     ) -> None:
         self._runtime = runtime
         self._claim = claim
         self._checkpoints = checkpoints
         self._writer = writer
+        self._crew = crew
         self._broker_from = 0.0
+        self.state: DenoisingState | None = None
+        """The newest that it was called with: what a broken group goes on from."""
 
     def __call__(self, state: DenoisingState, step_s: float | None) -> Verdict:
-        """Report, checkpoint, and say how to go on.
+        """Report, checkpoint, say how to go on, and see to it that the group does the same.
 
         Raises:
             StateConflict: The job is somebody else's now.
+            GroupBroken: A member is gone or hangs.
         """
-        if not self._runtime.lease.holds(self._claim.incarnation) or self._checkpoints.claim_lost:
+        self.state = state
+        lost = self._checkpoints.claim_lost or self._crew.claim_lost
+        if lost or not self._runtime.lease.holds(self._claim.incarnation):
             raise StateConflict(f"job {self._claim.job_id} was taken from this worker")
-        letter = self._talk(state, step_s)
+        verdict = self._verdict(self._talk(state, step_s))
         every = self._runtime.settings.checkpoint_every_steps
         if step_s is not None and state.step % every == 0 and not state.is_done:
             self._writer.offer(checkpoint.take(state))
+        if verdict is not Verdict.CONTINUE or state.is_done:
+            self._crew.end()
+        else:
+            self._crew.step_from(state)
+        return verdict
+
+    def _verdict(self, letter: Letter | None) -> Verdict:
         if letter is not None and letter.instruction is Instruction.CANCEL:
             return Verdict.CANCEL
         told = letter is not None and letter.instruction is Instruction.RELEASE

@@ -1,7 +1,7 @@
-"""``ddit.dit``: the leader's denoising loop, step by step, with checkpoints.
+"""``ddit.dit``: the leader's denoising loop, step by step, with checkpoints, alone or in a group.
 
 At every step boundary: say how far it is, offer a checkpoint, make sure that the job is still ours,
-and do what the mailbox says.
+do what the mailbox says, and have the group do the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ddit_batch import artifact_keys
 from ddit_batch.db.claims import Claim
 from ddit_batch.db.engine import persist
 from ddit_batch.dispatch import TASK_NAME
-from ddit_batch.errors import ArtifactError
+from ddit_batch.errors import ArtifactError, GroupBroken
 from ddit_batch.job import JobId, Phase, queue_of
 from ddit_batch.model_config import ModelConfig
 from ddit_batch.phases import checkpoint
@@ -23,11 +23,13 @@ from ddit_batch.phases.checkpoint import CheckpointWriter
 from ddit_batch.phases.dit import Verdict, denoise
 from ddit_batch.phases.handoff import embeddings_from_bytes, latents_to_bytes
 from ddit_batch.phases.models.base import Denoiser, DenoisingState, Embeddings, ModelFamily
-from workers.app import PhaseTask, app
+from workers.accounts import Accounts
+from workers.app import app
 from workers.attempt import OUTAGE_S, StoppedOnPurpose, perform
 from workers.boundary import StepBoundary
 from workers.checkpoints import JobCheckpoints
-from workers.runtime import Runtime
+from workers.crew import Crew, leading
+from workers.dit_runtime import DitRuntime, DitTask
 
 logger = logging.getLogger(__name__)
 
@@ -39,20 +41,26 @@ def load_part(
     return family.load_denoiser(config, source, device)
 
 
-@app.task(name=TASK_NAME[Phase.DIT], bind=True, base=PhaseTask)
-def dit_task(self: PhaseTask[Denoiser], job_id: str, attempt: int) -> None:
+@app.task(name=TASK_NAME[Phase.DIT], bind=True, base=DitTask)
+def dit_task(self: DitTask, job_id: str, attempt: int) -> None:
     """One attempt at the DiT phase of one job."""
     perform(self.runtime, Phase.DIT, JobId(job_id), attempt, denoise_job)
 
 
-def denoise_job(runtime: Runtime[Denoiser], claim: Claim) -> None:
+def denoise_job(runtime: DitRuntime, claim: Claim) -> None:
     """Denoise from the newest checkpoint, or from noise, until done or told to stop."""
     denoiser = runtime.models.part(claim.request.model)
     checkpoints = JobCheckpoints(runtime, claim)
-    with closing(CheckpointWriter(checkpoints.write)) as writer:
+    accounts = Accounts(runtime.claims, claim)
+    with (
+        closing(CheckpointWriter(checkpoints.write)) as writer,
+        leading(runtime.former, claim, denoiser, accounts) as crew,
+    ):
         state = _begin(runtime, claim, denoiser)
-        boundary = StepBoundary(runtime, claim, checkpoints, writer)
-        state, verdict = denoise(denoiser, state, boundary)
+        crew.gather()
+        boundary = StepBoundary(runtime, claim, checkpoints, writer, crew)
+        state, verdict = _denoise(denoiser, state, boundary, crew)
+        accounts.settle()
         if verdict is Verdict.RELEASE:
             _give_back(runtime, claim, state, checkpoints, writer)
     if verdict is Verdict.CANCEL:
@@ -64,7 +72,24 @@ def denoise_job(runtime: Runtime[Denoiser], claim: Claim) -> None:
     checkpoints.forget()
 
 
-def _begin(runtime: Runtime[Denoiser], claim: Claim, denoiser: Denoiser) -> DenoisingState:
+def _denoise(
+    denoiser: Denoiser, state: DenoisingState, boundary: StepBoundary, crew: Crew
+) -> tuple[DenoisingState, Verdict]:
+    """Denoise, and go on from the last completed step whenever the group breaks.
+
+    What breaks a group need not be a lost member: any error of a step in a group counts. If it was
+    the job's own fault, it comes again when the leader takes that step alone.
+    """
+    while True:
+        try:
+            return denoise(denoiser, state, boundary)
+        except GroupBroken:
+            assert boundary.state is not None, "a group exists from the first boundary on"
+            state = boundary.state
+            crew.fall_back(state)
+
+
+def _begin(runtime: DitRuntime, claim: Claim, denoiser: Denoiser) -> DenoisingState:
     """The state to go on from. An unreadable checkpoint costs its steps, not the job."""
     assert claim.embeddings_key is not None, "a job that is denoising has embeddings"
     embeddings = _embeddings(runtime, claim.embeddings_key)
@@ -86,7 +111,7 @@ def _begin(runtime: Runtime[Denoiser], claim: Claim, denoiser: Denoiser) -> Deno
     return denoiser.start(claim.request, embeddings)
 
 
-def _embeddings(runtime: Runtime[Denoiser], key: str) -> Embeddings:
+def _embeddings(runtime: DitRuntime, key: str) -> Embeddings:
     data = runtime.store.get(key)
     try:
         return embeddings_from_bytes(data)
@@ -96,7 +121,7 @@ def _embeddings(runtime: Runtime[Denoiser], key: str) -> Embeddings:
 
 
 def _give_back(
-    runtime: Runtime[Denoiser],
+    runtime: DitRuntime,
     claim: Claim,
     state: DenoisingState,
     checkpoints: JobCheckpoints,
@@ -117,7 +142,7 @@ def _give_back(
     raise StoppedOnPurpose(f"given back at step {state.step}")
 
 
-def _finish(runtime: Runtime[Denoiser], claim: Claim, state: DenoisingState) -> None:
+def _finish(runtime: DitRuntime, claim: Claim, state: DenoisingState) -> None:
     key = artifact_keys.latents_key(claim.job_id, claim.attempt)
     runtime.store.put(key, latents_to_bytes(state.latents))
     persist(

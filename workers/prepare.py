@@ -55,7 +55,7 @@ def prepare(phase: Phase, name: WorkerName, settings: Settings) -> Runtime[objec
         heartbeat_s=settings.heartbeat_s,
     )
     lease.start()
-    return Runtime(
+    runtime: Runtime[object] = Runtime(
         settings=settings,
         engine=engine,
         claims=ClaimStore(engine),
@@ -64,3 +64,8 @@ def prepare(phase: Phase, name: WorkerName, settings: Settings) -> Runtime[objec
         control=LiveControl(settings.broker_url.get_secret_value()),
         models=models,
     )
+    if phase is Phase.DIT:
+        from workers.dit_runtime import with_groups  # noqa: PLC0415 -- torch.distributed
+
+        return with_groups(runtime, name)
+    return runtime

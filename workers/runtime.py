@@ -77,3 +77,8 @@ class Runtime(Generic[_Part]):
     """Set by SIGTERM: the step loop checkpoints at its next boundary and gives its job back."""
     busy: threading.Lock = field(default_factory=threading.Lock)
     """Held while an attempt runs: the lease must not end before it."""
+
+    def close(self) -> None:
+        """End in order: the lease last of what others see."""
+        self.lease.stop()
+        self.control.close()
