@@ -31,7 +31,7 @@ from ddit_batch.errors import DditError
 from ddit_batch.job import Incarnation, JobId, WorkerName
 from ddit_batch.model_config import Parallelism
 from ddit_batch.phases.sequence_parallel.group import SPGroup, form_group
-from workers.group_cache import GroupCache
+from workers.group_cache import Cached, GroupCache
 from workers.rendezvous import Abandoned, Rendezvous
 
 logger = logging.getLogger(__name__)
@@ -284,7 +284,8 @@ class Former:
             device=self._device,
             timeout_s=self._patience.group_s,
         )
-        self.cache.keep(key, group_name, group)
+        store = formation.rendezvous.store
+        self.cache.keep(key, Cached(name=group_name, group=group, store=store))
         return group
 
     def _await_place(self, formation: Formation) -> Place:

@@ -11,6 +11,8 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from torch.distributed import Store
+
 from ddit_batch.phases.sequence_parallel.group import SPGroup
 
 KEPT = 8
@@ -23,6 +25,8 @@ class Cached:
 
     name: str
     group: SPGroup
+    store: Store
+    """That it was formed over: torch keeps what is C++ in it alive, not what is Python."""
 
 
 class GroupCache:
@@ -40,10 +44,10 @@ class GroupCache:
                 self._groups.move_to_end(key)
             return self._groups.get(key)
 
-    def keep(self, key: Hashable, name: str, group: SPGroup) -> None:
-        """Have *group* for later; the oldest may have to go for it."""
+    def keep(self, key: Hashable, cached: Cached) -> None:
+        """Have a group for later; the oldest may have to go for it."""
         with self._lock:
-            self._groups[key] = Cached(name=name, group=group)
+            self._groups[key] = cached
             old = [k for k, cached in self._groups.items() if cached.group is not self._in_use]
             gone = [self._groups.pop(k).group for k in old[: max(0, len(old) - KEPT)]]
         for other in gone:

@@ -18,7 +18,7 @@ from redis.retry import Retry
 from torch.distributed import Store
 
 from ddit_batch.control import redis_url
-from ddit_batch.errors import GroupBroken
+from ddit_batch.errors import DditError as GroupBroken
 
 KEYS_TTL_S = 300
 """Keys of a rendezvous vanish by themselves: nobody may be left to delete them."""

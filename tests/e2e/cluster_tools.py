@@ -1,7 +1,7 @@
 """A warm cluster that tests may hurt: submit, look, catch a worker at work, mend.
 
 Everything is seen from outside, as a user or a fault sees it: SQL, the store's files, process ids.
-Spares are workers of the same cluster that no supervisor starts again, one for each phase.
+Spares are workers of the same cluster that no supervisor starts again, as many as a test asks for.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -39,6 +40,7 @@ Figure = Callable[[str, float, str], None]
 OUTAGE_S = 20.0
 """How long a query of a test waits for Postgres."""
 FINAL = "('succeeded', 'failed', 'cancelled')"
+NO_WISH: Mapping[Phase, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +84,11 @@ class Caught:
 class Cluster:
     """One embedded cluster with its spares."""
 
-    def __init__(self, home: Home, plan: ClusterPlan) -> None:
+    def __init__(self, home: Home, plan: ClusterPlan, models_folder: Path) -> None:
         self.home = home
         self.plan = plan
-        self._spares: dict[Phase, Child] = {}
+        self._models_folder = models_folder
+        self._spares: dict[str, Child] = {}
         self._connection: psycopg.Connection | None = None
         self._batches = 0
 
@@ -149,7 +152,7 @@ class Cluster:
             str(write_prompts(folder / "prompts.jsonl", *custom_ids)),
             model=self.plan.models[1],
             overrides={},
-            models_folder=None,
+            models_folder=self._models_folder,
         )
         engine = make_engine(self.state.database_url)
         submission = submit_prompts(engine, prompts, out=folder / "out", new=True)
@@ -163,28 +166,32 @@ class Cluster:
 
     # being whole
 
-    def mend(self, *, one: Collection[Phase] = (), two: Collection[Phase] = ()) -> None:
-        """Wait until every service runs, every phase has a worker, and no job is live.
+    def mend(self, exactly: Mapping[Phase, int] = NO_WISH) -> None:
+        """Wait until every service runs, every phase has a worker or two, and no job is live.
 
-        The phases in *one* have exactly one worker then, those in *two* have two. Live jobs are
-        what a failed test has left: they are cancelled.
+        The phases in *exactly* have so many workers then. Live jobs are what a failed test has
+        left: they are cancelled.
         """
         for pid in self._pids().values():
             with suppress(ProcessLookupError):
                 os.kill(pid, SIGCONT)
         self.rows(f"UPDATE jobs SET cancel_requested_at = now() WHERE state NOT IN {FINAL}")
-        for phase in one:
-            self._spare(phase).stop()
-        for phase in two:
-            self.add_spare(phase)
-        counts = {phase: {1, 2} for phase in Phase}
-        counts |= {phase: {1} for phase in one} | {phase: {2} for phase in two}
+        for phase in Phase:
+            most = exactly.get(phase, 2)
+            surplus = [n for n in self._spares if n.startswith(phase) and _number(n) >= most]
+            for name in surplus:
+                self._spares.pop(name).stop()
+        for phase, count in exactly.items():
+            for number in range(1, count):
+                self.add_spare(phase, number)
+        counts: dict[Phase, Collection[int]] = {phase: {1, 2} for phase in Phase}
+        counts |= {phase: {count} for phase, count in exactly.items()}
         what = f"the cluster is whole again, see {self.home.logs}"
         wait_until(lambda: self._is_whole(counts), what, within_s=60.0)
 
-    def add_spare(self, phase: Phase) -> None:
-        """Start the second worker of *phase*, unless it runs."""
-        spare = self._spare(phase)
+    def add_spare(self, phase: Phase, number: int = 1) -> None:
+        """Start the worker *number* of *phase*, unless it runs; number 0 is the supervisor's."""
+        spare = self._spare(phase, number)
         if not spare.is_alive():
             spare.start()
 
@@ -195,20 +202,21 @@ class Cluster:
         if self._connection is not None:
             self._connection.close()
 
-    def _spare(self, phase: Phase) -> Child:
-        """The second worker of *phase*, as the supervisor would start it if the plan had two."""
-        if phase in self._spares:
-            return self._spares[phase]
-        at = Addresses(
-            database_url=self.state.database_url,
-            broker_url=self.state.broker_url,
-            artifacts_url=self.state.artifacts_url,
-            flower_port=0,
-        )
-        plan = replace(self.plan, dit_workers=2, encode_workers=2, vae_workers=2)
-        services = {s.name: s for s in planned_services(self.home, plan, at)}
-        self._spares[phase] = Child(services[f"{phase}-1"])
-        return self._spares[phase]
+    def _spare(self, phase: Phase, number: int) -> Child:
+        """A worker of *phase*, as the supervisor would start it if its plan had so many."""
+        name = f"{phase}-{number}"
+        if name not in self._spares:
+            at = Addresses(
+                database_url=self.state.database_url,
+                broker_url=self.state.broker_url,
+                artifacts_url=self.state.artifacts_url,
+                flower_port=0,
+            )
+            many = number + 1
+            plan = replace(self.plan, dit_workers=many, encode_workers=many, vae_workers=many)
+            services = {s.name: s for s in planned_services(self.home, plan, at)}
+            self._spares[name] = Child(services[name])
+        return self._spares[name]
 
     def _pids(self) -> dict[str, int]:
         """The process of each service and each spare that was started."""
@@ -378,3 +386,8 @@ class Batch:
     def manifest(self, custom_id: str) -> dict[str, Any]:
         """The manifest that lies beside the delivered video."""
         return dict(json.loads((self.out / f"{custom_id}.json").read_text()))
+
+
+def _number(service: str) -> int:
+    """The 1 of ``dit-1``."""
+    return int(service.rpartition("-")[2])

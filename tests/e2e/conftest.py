@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from broken_pipeline import break_vae
 from cluster_tools import Batch, Cluster, Figure, Sums
 from e2e_processes import MARK, wait_until
-from e2e_prompts import ALL, EULER
+from e2e_prompts import ALL, EULER, EULER_CP, GROUP_TIMEOUT_S, TINY_CP
 from installed_wheel import build_wheel, install
 
 from ddit_batch.embedded.cluster import start_cluster, stop_cluster
 from ddit_batch.embedded.home import Home
 from ddit_batch.embedded.plan import ClusterPlan
+from ddit_batch.resources import data_folder
 
 Builder = tuple["subprocess.Popen[bytes]", Path]
 """A process that builds a pipeline, and where."""
@@ -68,6 +70,20 @@ def model_folders(model_builder: Builder) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def configs_folder(
+    model_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Configs of the same models for the other backend of sequence parallelism."""
+    folder = tmp_path_factory.mktemp("configs")
+    shipped = yaml.safe_load((data_folder("configs") / "models" / "tiny-wan.yaml").read_text())
+    sources = {TINY_CP: shipped["source"], EULER_CP: str(model_folders[EULER])}
+    for name, source in sources.items():
+        other = {"name": name, "source": source, "parallelism": {"backend": "diffusers"}}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({**shipped, **other}))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this tree."""
     return build_wheel(tmp_path_factory.mktemp("dist"))
@@ -81,20 +97,32 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def session_cluster(
-    tmp_path_factory: pytest.TempPathFactory, model_folders: dict[str, Path]
+    tmp_path_factory: pytest.TempPathFactory,
+    model_folders: dict[str, Path],
+    configs_folder: Path,
 ) -> Iterator[Cluster]:
     """One worker for each phase and two schedulers; it ends with this process."""
     home = Home(tmp_path_factory.mktemp("cluster") / "home")
     plan = ClusterPlan(
         dit_workers=1,
         schedulers=2,
-        models=("tiny-wan", str(model_folders[EULER]), str(model_folders["broken"])),
+        models=(
+            "tiny-wan",
+            str(model_folders[EULER]),
+            str(model_folders["broken"]),
+            TINY_CP,
+            EULER_CP,
+        ),
         torch_threads=1,
         devices=("cpu",),
-        extra_env=((MARK, str(home.path)),),
+        extra_env=(
+            (MARK, str(home.path)),
+            ("DDIT_MODELS_FOLDER", str(configs_folder)),
+            ("DDIT_GROUP_TIMEOUT_S", str(GROUP_TIMEOUT_S)),
+        ),
     )
     start_cluster(home, plan, with_parent=True)
-    cluster = Cluster(home, plan)
+    cluster = Cluster(home, plan, configs_folder)
     yield cluster
     cluster.close()
     stop_cluster(home)

@@ -83,6 +83,37 @@ LINES = {
     )
 }
 ALL = tuple(LINES)
+
+TINY_CP, EULER_CP = "tiny-wan-cp", "euler-cp"
+"""The same models under diffusers' context parallelism, where the others have xfuser's."""
+
+
+def _grouped(custom_id: str, model: str, seed: int, **size: object) -> dict[str, object]:
+    return _line(
+        custom_id,
+        model,
+        f"{custom_id}, by many hands",
+        negative_prompt="few",
+        num_inference_steps=160,
+        guidance_scale=3.0,
+        seed=seed,
+        **size,
+    )
+
+
+_GROUPED = (
+    # 27 tokens: no dop divides them
+    _grouped("odd-usp", "tiny-wan", 21, **_size(48, 48, 9)),
+    _grouped("unipc-cp", TINY_CP, 22, **_size(64, 64, 9)),
+    _grouped("euler-usp", EULER, 23, **_size(64, 64, 9)),
+    _grouped("euler-cp", EULER_CP, 24, **_size(64, 64, 9)),
+)
+LINES |= {str(line["custom_id"]): line for line in _GROUPED}
+GROUPED = tuple(str(line["custom_id"]) for line in _GROUPED)
+"""Jobs for groups: both backends, both solvers, and a number of tokens that divides by nothing."""
+
+GROUP_TIMEOUT_S = 3.0
+"""How long a member of a group waits for another in these tests."""
 SHORT = ("fox", "tram", "waves", "snow")
 
 

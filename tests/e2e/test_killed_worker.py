@@ -22,7 +22,7 @@ def test_job_of_killed_worker_goes_on_with_its_successor(
     phase: Phase, session_cluster: Cluster, undisturbed: dict[str, Sums], figure: Figure
 ) -> None:
     """Without a spare: after the worker has been started again, with the same video."""
-    session_cluster.mend(one=[phase])
+    session_cluster.mend({phase: 1})
     batch, caught = _kill(session_cluster, phase)
 
     recovery_s = batch.recovery_s(caught, phase)
@@ -40,7 +40,7 @@ def test_job_of_killed_worker_goes_on_with_a_spare(
     phase: Phase, session_cluster: Cluster, undisturbed: dict[str, Sums], figure: Figure
 ) -> None:
     """With a warm worker of the same phase: as soon as the lease has run out."""
-    session_cluster.mend(two=[phase])
+    session_cluster.mend({phase: 2})
     batch, caught = _kill(session_cluster, phase)
 
     recovery_s = batch.recovery_s(caught, phase)

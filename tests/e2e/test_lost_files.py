@@ -16,7 +16,7 @@ def test_damaged_checkpoint_costs_its_steps_only(
     session_cluster: Cluster, undisturbed: dict[str, Sums], figure: Figure
 ) -> None:
     """The job starts over at step 0, says so in its history, and gives the same video."""
-    session_cluster.mend(two=[Phase.DIT])
+    session_cluster.mend({Phase.DIT: 2})
     batch = session_cluster.submit("long")
     caught = batch.catch(Phase.DIT, step=24)
     path = session_cluster.home.store / batch.job("long")["checkpoint_key"]

@@ -1,81 +1,27 @@
-"""A real worker gives a running job back when the policy leaves it out, and goes on with it later.
-
-The cluster's schedulers are frozen meanwhile: another leads in this process, with a policy of the
-tests. When they thaw, they find at their first write that their term is over, and lead again.
-"""
+"""A real worker gives a running job back when the policy leaves it out, and goes on with it later."""
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from signal import SIGCONT, SIGSTOP
 
 import pytest
 from cluster_tools import Cluster, Figure, Sums
+from deciding import deciding
 
-from ddit_batch.control import LiveControl
-from ddit_batch.db.engine import make_engine
-from ddit_batch.db.scheduler_store import SchedulerStore, begin_term
-from ddit_batch.dispatch import Dispatcher, make_celery
 from ddit_batch.job import Phase
-from ddit_batch.metrics import SchedulerMetrics
-from ddit_batch.policy.base import Policy
-from ddit_batch.profile import known_profiles, make_cost_model
-from ddit_batch.scheduler.core import Limits
-from ddit_batch.scheduler.live import LiveDriver, Pace
-from ddit_batch.scheduler.lookout import Lookout
 
 sys.path.append(str(Path(__file__).parent.parent / "scheduler"))
 from shortest_first import ShortestFirst
 
 BEGUN = 10
 """A step at which the long job is well under way."""
-ROUND_S = 0.1
-
-
-@contextmanager
-def deciding(cluster: Cluster, policy: Policy) -> Iterator[None]:
-    """Lead the cluster from here by *policy*, while its own schedulers stand still."""
-    schedulers = [cluster.state.services[f"scheduler-{i}"] for i in range(cluster.plan.schedulers)]
-    engine, stopping = make_engine(cluster.state.database_url, pool_size=2), threading.Event()
-    costs = make_cost_model(known_profiles().values())
-    for pid in schedulers:
-        os.kill(pid, SIGSTOP)
-    try:
-        driver = LiveDriver(
-            store=SchedulerStore(engine, term=begin_term(engine, holder="test")),
-            control=LiveControl(cluster.state.broker_url),
-            dispatcher=Dispatcher(make_celery(cluster.state.broker_url)),
-            lookout=Lookout(engine, costs, lambda _: policy),
-            limits=Limits(look_ahead=8, decode_backlog=16, max_worker_losses=5),
-            pace=Pace(tick_s=ROUND_S, reconcile_s=0.5, lease_s=3.0),
-            metrics=SchedulerMetrics(),
-        )
-
-        def lead() -> None:
-            while not stopping.wait(ROUND_S):
-                driver.round()
-
-        thread = threading.Thread(target=lead)
-        thread.start()
-        yield
-        stopping.set()
-        thread.join()
-    finally:
-        stopping.set()
-        for pid in schedulers:
-            os.kill(pid, SIGCONT)
-        engine.dispose()
 
 
 @pytest.fixture
 def one_worker(cluster: Cluster) -> Cluster:
     """The cluster with one DiT worker: a shorter job must have that of the longer one."""
-    cluster.mend(one={Phase.DIT})
+    cluster.mend({Phase.DIT: 1})
     return cluster
 
 

@@ -12,7 +12,7 @@ def test_dit_zombie_changes_nothing_and_works_again(
     session_cluster: Cluster, undisturbed: dict[str, Sums], figure: Figure
 ) -> None:
     """A worker that sleeps through its lease wakes up to a job that another has finished."""
-    session_cluster.mend(two=[Phase.DIT])
+    session_cluster.mend({Phase.DIT: 2})
     batch = session_cluster.submit("long")
     zombie = batch.catch(Phase.DIT, step=STEP)
     figure("DiT worker frozen, another has its job", batch.recovery_s(zombie, Phase.DIT), "s")
@@ -34,7 +34,7 @@ def test_vae_zombie_changes_nothing(
     session_cluster: Cluster, undisturbed: dict[str, Sums], figure: Figure
 ) -> None:
     """A late video is neither named nor delivered."""
-    session_cluster.mend(two=[Phase.VAE])
+    session_cluster.mend({Phase.VAE: 2})
     batch = session_cluster.submit("tram")
     zombie = batch.catch(Phase.VAE)
     figure("VAE worker frozen, another has its job", batch.recovery_s(zombie, Phase.VAE), "s")
