@@ -33,6 +33,15 @@ class Dtype(StrEnum):
     FLOAT16 = "float16"
 
 
+class Backend(StrEnum):
+    """Whose sequence parallelism denoises the model with several workers."""
+
+    XFUSER = "xfuser"
+    """USP: any number of tokens, because it pads and masks."""
+    DIFFUSERS = "diffusers"
+    """Its own context parallelism: only dops that divide the tokens."""
+
+
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -71,6 +80,17 @@ class Dtypes(_Value):
     vae: Dtype = Dtype.FLOAT32
 
 
+class Parallelism(_Value):
+    """How several workers denoise one video of the model."""
+
+    backend: Backend = Backend.XFUSER
+    guidance: bool = False
+    """CFG-parallel: the halves of the group ask with and without the prompt, where the request is
+    guided."""
+    ring: int = 1
+    """Degree of ring attention within the group; xfuser only."""
+
+
 class ModelConfig(_Value):
     """One model that lines may name."""
 
@@ -87,6 +107,7 @@ class ModelConfig(_Value):
     defaults: Defaults = Defaults()
     limits: Limits = Limits()
     dtypes: Dtypes = Dtypes()
+    parallelism: Parallelism = Parallelism()
 
 
 def load_model_config(path: Path) -> ModelConfig:
