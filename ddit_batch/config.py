@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     # who this worker is
     host: str = Field(default_factory=socket.gethostname)
     """The name of this machine, which must be its own: names of workers end with it."""
+    node: str = ""
+    """The node that this worker is on: workers of one node denoise a video together, those of two
+    never do. Empty: the host is one node."""
     models: Annotated[tuple[str, ...], NoDecode] = ("tiny-wan",)
     """Comma-separated names, config files or folders of the models that a worker serves."""
     device: str = ""
@@ -84,6 +87,10 @@ class Settings(BaseSettings):
     """How long the scheduler sleeps when nothing wakes it."""
     reconcile_s: float = 0.5
     """How often the scheduler compares the broker's queues with the database."""
+    group_timeout_s: float = 30.0
+    """How long the workers of a group wait for one of them that hangs before they go on without."""
+    form_timeout_s: float = 10.0
+    """How long a new group may take to form; then its job goes on with the workers that it has."""
     drain_s: float = 20.0
     """How long a stopping worker may take to checkpoint and give its job back."""
 

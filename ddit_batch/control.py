@@ -1,4 +1,4 @@
-"""Live control over Valkey/Redis: mailboxes, step progress, and a look at what the broker holds.
+"""Live control over Valkey/Redis: mailboxes, calls, step progress, and what the broker holds.
 
 Nothing here is the truth: an empty mailbox means no change, progress is on its way to Postgres, and
 all of it may vanish at any moment and be made again. So callers treat a broker that is away
@@ -16,10 +16,16 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from ddit_batch.job import JobId, WorkerName
+from ddit_batch.job import Incarnation, JobId, WorkerName
 from ddit_batch.snapshot import Instruction, Progress
 
 _PROGRESS = "ddit:progress"
+LONGEST_WAIT_S = 5.0
+"""How long one wait for a call may take at most."""
+MOST_CALLS = 64
+"""Calls that are kept for a worker: those that it has missed beyond that are stale."""
+CALLS_TTL_S = 60
+"""Calls that nobody takes are void: the scheduler repeats what still holds at every decision."""
 MAILBOX_TTL_S = 60
 """A mailbox nobody rewrites for this long is void; the scheduler rewrites it at every decision."""
 
@@ -32,23 +38,45 @@ class Letter:
     """The attempt that it is meant for."""
     instruction: Instruction
     group: tuple[WorkerName, ...]
+    """The workers that the job is to have; () if it is to be given back."""
+    epoch: int
+    """The plan that *group* comes from. Not above the epoch of the group that the job has: it is to
+    stay as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One life of one worker, as a member of a group."""
+
+    name: WorkerName
+    incarnation: Incarnation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """Tells a worker to form a group. It may come several times: the epoch tells."""
+
+    job_id: JobId
+    attempt: int
+    """Of the DiT phase."""
+    epoch: int
+    model: str
+    members: tuple[Member, ...]
+    """The leader first."""
 
 
 class LiveControl:
     """A connection to the broker, for everything that is not a Celery message."""
 
     def __init__(self, broker_url: str) -> None:
-        self._redis: Redis = Redis.from_url(
-            redis_url(broker_url),
-            socket_timeout=1.0,
-            socket_connect_timeout=1.0,
-            retry=Retry(NoBackoff(), 1),
-            decode_responses=True,
-        )
+        self._redis = _client(broker_url, socket_timeout_s=1.0)
+        # Waits in the server: it must be more patient than whoever asks for a step's mailbox.
+        self._waiting = _client(broker_url, socket_timeout_s=LONGEST_WAIT_S + 1.0)
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Give the connections back."""
         self._redis.close()
+        self._waiting.close()
 
     def ping(self) -> None:
         """Raise ``redis.RedisError`` if the broker does not answer."""
@@ -63,15 +91,23 @@ class LiveControl:
         found = self._redis.get(_mailbox(job_id))
         return None if found is None else _letter(str(found))
 
-    def read_letters(self, job_ids: Iterable[JobId]) -> dict[JobId, Letter]:
-        """What the mailboxes of several jobs hold; one that is empty is left out."""
-        asked = list(job_ids)
-        found = self._redis.mget([_mailbox(job_id) for job_id in asked]) if asked else []
-        return {
-            job_id: _letter(str(text))
-            for job_id, text in zip(asked, found, strict=True)
-            if text is not None
-        }
+    def call(self, incarnation: Incarnation, call: Call) -> None:
+        """Tell a worker of a plan that it is a member of."""
+        calls = _calls(incarnation)
+        with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.rpush(calls, json.dumps(asdict(call)))
+            pipeline.ltrim(calls, -MOST_CALLS, -1)
+            pipeline.expire(calls, CALLS_TTL_S)
+            pipeline.execute()
+
+    def next_call(self, incarnation: Incarnation, timeout_s: float) -> Call | None:
+        """The next call for a worker; None after *timeout_s* (0.01 to ``LONGEST_WAIT_S``) without.
+
+        For one thread of the worker: a call is given once.
+        """
+        wait_s = min(max(timeout_s, 0.01), LONGEST_WAIT_S)
+        found = self._waiting.blpop([_calls(incarnation)], timeout=wait_s)
+        return None if found is None else _call(str(found[1]))
 
     def report(self, job_id: JobId, progress: Progress) -> None:
         """Say how far a job is."""
@@ -96,6 +132,16 @@ class LiveControl:
         )
 
 
+def _client(broker_url: str, *, socket_timeout_s: float) -> Redis:
+    return Redis.from_url(
+        redis_url(broker_url),
+        socket_timeout=socket_timeout_s,
+        socket_connect_timeout=1.0,
+        retry=Retry(NoBackoff(), 1),
+        decode_responses=True,
+    )
+
+
 def redis_url(broker_url: str) -> str:
     """The URL by which the redis client knows what Celery calls *broker_url*."""
     if not broker_url.startswith("redis+socket://"):
@@ -109,8 +155,18 @@ def _letter(text: str) -> Letter:
         attempt=fields["attempt"],
         instruction=Instruction(fields["instruction"]),
         group=tuple(fields["group"]),
+        epoch=fields["epoch"],
     )
+
+
+def _call(text: str) -> Call:
+    fields = json.loads(text)
+    return Call(**{**fields, "members": tuple(Member(**member) for member in fields["members"])})
 
 
 def _mailbox(job_id: JobId) -> str:
     return f"ddit:mailbox:{job_id}"
+
+
+def _calls(incarnation: Incarnation) -> str:
+    return f"ddit:calls:{incarnation}"

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 from celery import Celery, chain
 
-from ddit_batch.job import JobId, Phase, WorkerName, queue_of, root_id, task_id
+from ddit_batch.job import JobId, Phase, WorkerName, join_id, queue_of, root_id, task_id
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
 
 TASK_NAME: dict[Phase, str] = {phase: f"ddit.{phase}" for phase in Phase}
+JOIN_TASK = "ddit.join"
+"""The task of a follower: it enters the group that denoises a job, and ends when it has left."""
 
 VISIBILITY_TIMEOUT_S = 30 * 24 * 3600
 """Far above the longest phase: Redis would deliver a message a second time to another worker after
@@ -71,6 +73,20 @@ class Dispatcher:
     def vae(self, job_id: JobId, attempt: int) -> None:
         """What remains of part two after its DiT."""
         self._signature(job_id, Phase.VAE, attempt, queue_of(Phase.VAE)).apply_async()
+
+    def join(self, job_id: JobId, attempt: int, *, epoch: int, worker: WorkerName) -> None:
+        """Have *worker* enter the group that plan *epoch* of a DiT attempt forms."""
+        self._app.signature(
+            JOIN_TASK,
+            kwargs={"job_id": job_id, "attempt": attempt, "epoch": epoch},
+            immutable=True,
+            queue=queue_of(Phase.DIT, worker),
+            argsrepr="",
+            kwargsrepr=f"job={job_id} attempt={attempt} epoch={epoch}",
+            task_id=join_id(job_id, epoch, worker),
+            root_id=root_id(job_id),
+            parent_id=task_id(job_id, Phase.DIT, attempt),
+        ).apply_async()
 
     def lost(self, job_id: JobId, phase: Phase, attempt: int, worker: WorkerName) -> None:
         """Have Flower show the attempt as LOST: *worker*, which had it, cannot say how it ended."""

@@ -9,6 +9,7 @@
     ├── ServiceError            an embedded service did not start, or stopped by itself
     ├── ArtifactError           a handoff, checkpoint or artifact is missing or unreadable
     ├── RecordError             a decision on record that this release cannot read
+    ├── GroupBroken             an SP group lost a member; the last completed step is good
     ├── IllegalTransition       our bug: a move that the lifecycle table does not know
     ├── StateConflict           lost a race: somebody else has moved the job on; nothing was changed
     │   └── LeadershipLost      another scheduler leads now
@@ -47,6 +48,10 @@ class ArtifactError(DditError):
 
 class RecordError(DditError):
     """A decision on record is damaged, or another release wrote it."""
+
+
+class GroupBroken(DditError):  # noqa: N818 -- named for the event
+    """A member of an SP group died, hung or left; the state of the last completed step is good."""
 
 
 class IllegalTransition(DditError):  # noqa: N818 -- named for the event, as the lifecycle does

@@ -112,6 +112,11 @@ def task_id(job_id: JobId, phase: Phase, attempt: int) -> str:
     return f"{job_id}.{phase}.a{attempt}"
 
 
+def join_id(job_id: JobId, epoch: int, worker: WorkerName) -> str:
+    """The Celery id of a follower's task: ``b1-000004.join.e17.dit-1@host``."""
+    return f"{job_id}.join.e{epoch}.{worker}"
+
+
 def root_id(job_id: JobId) -> str:
     """The Celery root id that all tasks of a job share: that of its first encode attempt."""
     return task_id(job_id, Phase.ENCODE, 1)

@@ -42,7 +42,7 @@ def prepare(phase: Phase, name: WorkerName, settings: Settings) -> Runtime[objec
         name=name,
         phase=phase,
         host=settings.host,
-        node=settings.host,
+        node=settings.node or settings.host,
         device=str(device),
         pid=os.getpid(),
         models=tuple(models.configs),

@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, func, select, text, update
 
 from ddit_batch.db.models import Attempt, Batch, Job, Segment, Worker
-from ddit_batch.db.moves import Belief, as_believed, move, open_attempt
+from ddit_batch.db.moves import Belief, as_believed, move, open_attempt, wake_scheduler
+from ddit_batch.db.segments import change_segment, open_segment
 from ddit_batch.errors import StateConflict
 from ddit_batch.job import (
     WAITING_STATE,
@@ -22,6 +23,7 @@ from ddit_batch.job import (
     JobId,
     JobState,
     Phase,
+    WorkerName,
 )
 from ddit_batch.lifecycle import Trigger
 from ddit_batch.request import Request
@@ -83,7 +85,7 @@ class ClaimStore:
                     .values(incarnation=incarnation, claimed_at=func.clock_timestamp())
                 )
                 if phase is Phase.DIT:
-                    _open_segment(connection, job_id, attempt, incarnation)
+                    open_segment(connection, job_id, attempt, incarnation)
             return _read_claim(connection, job_id, phase, attempt, incarnation)
 
     def finish_encode(self, claim: Claim, *, embeddings_key: str) -> None:
@@ -161,6 +163,44 @@ class ClaimStore:
                 .where(Segment.job_id == claim.job_id, Segment.ended_at.is_(None))
                 .values(from_step=0, reason="checkpoint_lost")
             )
+
+    def change_group(
+        self,
+        claim: Claim,
+        *,
+        epoch: int,
+        workers: tuple[WorkerName, ...],
+        step: int,
+        reason: str,
+        ago_s: float = 0.0,
+    ) -> bool:
+        """Account that *workers* have denoised the job since *step*, by the plan *epoch*.
+
+        The open segment ends there and another begins, *ago_s* seconds before now. If it began at
+        this very step it is written anew in place and keeps its reason, unless its group broke:
+        what a broken group cost is no time of those who go on. A plan that was made for the group
+        that broke, formed or not, is ended as not formed. False: the claim is lost.
+        """
+        with self._engine.begin() as connection:
+            held = connection.execute(
+                update(Job)
+                .where(*as_believed(claim.belief))
+                .values(dop=len(workers), step=func.greatest(Job.step, step))
+            )
+            if held.rowcount != 1:
+                return False
+            change_segment(
+                connection,
+                claim.job_id,
+                claim.attempt,
+                epoch=epoch,
+                workers=workers,
+                step=step,
+                reason=reason,
+                ago_s=ago_s,
+            )
+            wake_scheduler(connection, f"{claim.job_id} {reason}")
+        return True
 
     def cancelled(self, claim: Claim) -> None:
         """Confirm that the work on a cancelled job has stopped."""
@@ -257,31 +297,6 @@ def _check_online(connection: Connection, incarnation: Incarnation) -> None:
     ).scalar_one_or_none()
     if state != "online":
         raise StateConflict(f"worker incarnation {incarnation} is {state}, so it claims nothing")
-
-
-def _open_segment(
-    connection: Connection, job_id: JobId, attempt: int, incarnation: Incarnation
-) -> None:
-    name = connection.execute(
-        select(Worker.name).where(Worker.incarnation == incarnation)
-    ).scalar_one()
-    step = connection.execute(
-        update(Job)
-        .where(Job.id == job_id)
-        .values(step=func.coalesce(Job.checkpoint_step, 0))
-        .returning(Job.step)
-    ).scalar_one()
-    connection.execute(
-        insert(Segment).values(
-            job_id=job_id,
-            attempt=attempt,
-            plan_epoch=0,
-            dop=1,
-            workers=[name],
-            from_step=step,
-            reason="resume" if step else "start",
-        )
-    )
 
 
 def _read_claim(

@@ -8,6 +8,7 @@ one live attempt and one open segment, a worker name has at most one live incarn
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
@@ -39,6 +40,22 @@ _NEEDS_LATENTS = _one_of("state", (JobState.DENOISED, JobState.DECODING))
 _WAITING = _one_of("state", (JobState.QUEUED, JobState.ENCODED, JobState.DENOISED))
 _BEFORE_DIT = _one_of("state", (JobState.QUEUED, JobState.ENCODING, JobState.ENCODED))
 _LIVE_WORKER = "state IN ('online', 'draining')"
+
+
+class PlanOutcome(StrEnum):
+    """What became of a plan; while it is pending, nothing has."""
+
+    FORMED = "formed"
+    """Its group stands: the leader takes it at the next step boundary, and nobody can take the
+    plan back."""
+    REPLACED = "replaced"
+    """The scheduler has made another plan."""
+    WITHDRAWN = "withdrawn"
+    """The scheduler wants the job to stay as it is."""
+    NOT_FORMED = "not_formed"
+    """Not all its workers were ready in time; the leader goes on as it was."""
+    ATTEMPT_ENDED = "attempt_ended"
+    """The attempt ended first."""
 
 
 class Base(DeclarativeBase):
@@ -280,7 +297,8 @@ class Segment(Base):
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     attempt: Mapped[int]
-    plan_epoch: Mapped[int]
+    plan_epoch: Mapped[int] = mapped_column(BigInteger)
+    """The plan that made its group; 0: the leader alone, as it claimed the job."""
     dop: Mapped[int]
     workers: Mapped[list[str]]
     """Names, the leader's first."""
@@ -289,7 +307,40 @@ class Segment(Base):
     started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     ended_at: Mapped[datetime | None]
     reason: Mapped[str]
-    """Why it began: ``start``, ``resume``, later ``grow`` and ``shrink``."""
+    """Why it began: ``start``, ``resume`` or ``checkpoint_lost`` for the first of an attempt;
+    ``grow``, ``shrink`` or ``group_broken`` for the others."""
+
+
+class Plan(Base):
+    """The target group of one running, or just sent, job; ``epoch`` is the plan epoch.
+
+    Pending from the scheduler's decision until its leader has formed the group, or somebody has
+    given it up. A formed plan takes effect at the next step boundary: the segment that begins there
+    names it. One without workers asks for the job back.
+    """
+
+    __tablename__ = "plans"
+    __table_args__ = (
+        CheckConstraint(_one_of("outcome", PlanOutcome), name="plans_outcome"),
+        CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name="plans_end"),
+        CheckConstraint("cardinality(workers) = cardinality(incarnations)", name="plans_members"),
+        Index("plans_pending", "job_id", unique=True, postgresql_where=text("outcome IS NULL")),
+        Index("plans_job", "job_id", "epoch"),
+    )
+
+    epoch: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    attempt: Mapped[int]
+    """Of the DiT phase."""
+    workers: Mapped[list[str]]
+    """Names, the leader's first."""
+    incarnations: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
+    """Their lives that are meant, in the same order."""
+    made_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    ended_at: Mapped[datetime | None]
+    """When it was no longer pending."""
+    outcome: Mapped[str | None]
+    """A ``PlanOutcome``; null while it is pending."""
 
 
 class Leadership(Base):

@@ -25,7 +25,7 @@ from sqlalchemy import (
     update,
 )
 
-from ddit_batch.db.models import Attempt, Job, JobEvent, Segment
+from ddit_batch.db.models import Attempt, Job, JobEvent, Plan, PlanOutcome, Segment
 from ddit_batch.errors import StateConflict
 from ddit_batch.job import FINAL_STATES, HELD_STATES, Incarnation, JobId, JobState, Phase
 from ddit_batch.lifecycle import Trigger, next_state
@@ -162,11 +162,17 @@ def move_all(
 
 
 def end_attempt(connection: Connection, job_id: JobId, *, outcome: str) -> None:
-    """End the job's live attempt, if it has one."""
+    """End the job's live attempt, if it has one, and with it the plan that it has not followed."""
+    plan = (
+        update(Plan)
+        .where(Plan.job_id == job_id, Plan.outcome.is_(None))
+        .values(ended_at=func.clock_timestamp(), outcome=PlanOutcome.ATTEMPT_ENDED)
+    )
     connection.execute(
         update(Attempt)
         .where(Attempt.job_id == job_id, Attempt.ended_at.is_(None))
         .values(ended_at=func.clock_timestamp(), outcome=outcome)
+        .add_cte(plan.cte("plan"))
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, Engine, func, select, text, update
 from sqlalchemy.orm import Session
@@ -22,9 +22,10 @@ from ddit_batch.db.moves import (
     next_number,
     open_attempt,
 )
+from ddit_batch.db.planning import OpenPlan, check_free, plan_group, withdraw_plan
 from ddit_batch.db.snapshots import read_snapshot
 from ddit_batch.errors import LeadershipLost, StateConflict
-from ddit_batch.job import PHASE_OF, Incarnation, JobId, Phase
+from ddit_batch.job import PHASE_OF, Incarnation, JobId, Phase, WorkerName
 from ddit_batch.lifecycle import Trigger
 from ddit_batch.snapshot import JobView, Progress, Snapshot
 
@@ -39,6 +40,17 @@ class Standing:
     starvation_s: float | None = None
     eta_s: float | None = None
     """Seconds until its video is complete; None: there is nothing to go by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sending:
+    """What is to be published of an attempt: its message, and calls for its group."""
+
+    attempt: int
+    vae_attempt: int
+    """The number that the VAE attempt behind a DiT attempt will have."""
+    plan: OpenPlan | None
+    """Of a DiT attempt on several workers."""
 
 
 _UNKNOWN = Standing()
@@ -147,13 +159,14 @@ class SchedulerStore:
             _update_waiting(connection, job, {"queue": None, "dispatched_at": None}, sent=True)
             end_attempt(connection, job.job_id, outcome=SUPERSEDED)
 
-    def open_attempt(self, job: JobView, queue: str) -> tuple[int, int]:
+    def open_attempt(self, job: JobView, queue: str, group: tuple[WorkerName, ...] = ()) -> Sending:
         """Record a new attempt at the phase that the job waits for, about to be sent to *queue*.
 
-        Returns its number, and the number that the VAE attempt behind a DiT attempt will have.
+        If *group* names several workers, the leader first, the attempt has a plan from the start.
 
         Raises:
-            StateConflict: The job has moved on.
+            StateConflict: The job has moved on; a worker of *group* is another job's, or several
+                are named and one is not live.
         """
         with self._leading() as connection:
             phase = PHASE_OF[job.state]
@@ -165,19 +178,41 @@ class SchedulerStore:
                 sent=False,
             )
             open_attempt(connection, job.job_id, phase, queue)
-            return number, next_number(connection, job.job_id, Phase.VAE)
+            return _sending(connection, replace(job, attempt=number, group=group))
 
-    def resent(self, job: JobView) -> int:
+    def resent(self, job: JobView) -> Sending:
         """Note that the live attempt's message is about to be sent again.
 
-        Returns the number that the VAE attempt behind a DiT attempt will have.
+        A plan for a group of which one has begun a new life is made anew.
 
         Raises:
-            StateConflict: It has been claimed meanwhile, or the job has moved on.
+            StateConflict: It has been claimed meanwhile, the job has moved on, or a worker of its
+                group is not live.
         """
         with self._leading() as connection:
             _update_waiting(connection, job, {"dispatched_at": func.clock_timestamp()}, sent=True)
-            return next_number(connection, job.job_id, Phase.VAE)
+            return _sending(connection, job)
+
+    def open_plan(self, job: JobView, group: tuple[WorkerName, ...]) -> OpenPlan:
+        """Have a running job go over to *group* at a step boundary; () has it given back.
+
+        Said again, it finds the pending plan. Another pending plan is replaced.
+
+        Raises:
+            StateConflict: The job has moved on; a formed plan of it has not taken effect yet; a
+                worker is not live, or another job has it or was promised it.
+        """
+        with self._leading() as connection:
+            return plan_group(connection, _belief(job), group, present=job.group)
+
+    def withdraw_plan(self, job: JobView) -> int:
+        """Have a running job stay as it is. Returns the plan epoch of its present group.
+
+        Raises:
+            StateConflict: The job has moved on, or a formed plan of it has not taken effect yet.
+        """
+        with self._leading() as connection:
+            return withdraw_plan(connection, _belief(job), present=job.group)
 
     def record_progress(
         self, reports: Mapping[JobId, Progress], standing: Mapping[JobId, Standing] = _NOTHING
@@ -268,6 +303,17 @@ def begin_term(engine: Engine, *, holder: str) -> int:
             .values(term=Leadership.term + 1, holder=holder, since=func.clock_timestamp())
             .returning(Leadership.term)
         ).scalar_one()
+
+
+def _sending(connection: Connection, job: JobView) -> Sending:
+    """What to publish of the live attempt of a job whose workers are its group."""
+    if len(job.group) > 1:
+        plan = plan_group(connection, _belief(job), job.group, present=())
+    else:
+        check_free(connection, job.job_id, job.group)
+        plan = None
+    vae_attempt = next_number(connection, job.job_id, Phase.VAE)
+    return Sending(attempt=job.attempt, vae_attempt=vae_attempt, plan=plan)
 
 
 def _belief(job: JobView) -> Belief:

@@ -26,7 +26,8 @@ from sqlalchemy.orm import Session
 
 from ddit_batch.backlog import Kind
 from ddit_batch.db.leases import LIVE_WORKER_STATES
-from ddit_batch.db.models import Batch, Job, Segment, Worker
+from ddit_batch.db.models import Batch, Job, Plan, Segment, Worker
+from ddit_batch.db.plans import is_open_or_formed
 from ddit_batch.job import (
     HELD_STATES,
     WAITING_STATE,
@@ -158,11 +159,24 @@ def _shortest(fronts: dict[str, int], backlog: Sequence[Kind]) -> list[Select[tu
 
 
 def _jobs_where(ids: Select[tuple[str]]) -> Executable:
-    """The rows of jobs with what is to be known of their batches and newest segments."""
+    """The rows of jobs with what is to be known of their batches, newest segments and plans."""
     newest = (
-        select(Segment.workers, Segment.from_step, Segment.ended_at)
+        select(Segment.workers, Segment.from_step, Segment.ended_at, Segment.plan_epoch)
         .where(Segment.job_id == Job.id, Job.state != JobState.QUEUED)
         .order_by(Segment.id.desc())
+        .limit(1)
+        .lateral()
+    )
+    plan = (
+        select(Plan.workers, Plan.epoch)
+        .where(
+            Plan.job_id == Job.id,
+            Plan.attempt == Job.attempt,
+            Job.dispatched_at.is_not(None),
+            Job.state.in_((JobState.ENCODED, JobState.DENOISING)),
+            is_open_or_formed(),
+        )
+        .order_by(Plan.epoch.desc())
         .limit(1)
         .lateral()
     )
@@ -193,29 +207,25 @@ def _jobs_where(ids: Select[tuple[str]]) -> Executable:
             newest.c.workers,
             newest.c.from_step,
             and_(newest.c.workers.is_not(None), newest.c.ended_at.is_(None)).label("at_work"),
+            newest.c.plan_epoch,
+            plan.c.workers.label("plan_workers"),
+            plan.c.epoch.label("newest_epoch"),
         )
         .join(Batch, Batch.id == Job.batch_id)
         .outerjoin(newest, true())
+        .outerjoin(plan, true())
         .where(Job.id.in_(ids))
     )
 
 
 def _job_views(rows: Sequence[Row[Any]], workers: Sequence[WorkerView]) -> tuple[JobView, ...]:
-    names = {worker.incarnation: worker.name for worker in workers}
-    live = frozenset(names.values())
-    return tuple(_job_view(row, names, live) for row in rows)
+    live = frozenset(worker.name for worker in workers)
+    return tuple(_job_view(row, live) for row in rows)
 
 
-def _job_view(
-    row: Row[Any], names: dict[Incarnation, WorkerName], live: frozenset[WorkerName]
-) -> JobView:
+def _job_view(row: Row[Any], live: frozenset[WorkerName]) -> JobView:
     state = JobState(row.state)
     unclaimed = row.dispatched and state not in HELD_STATES
-    leader = None
-    if state is JobState.DENOISING:
-        leader = names.get(Incarnation(row.holder or 0))
-    elif unclaimed and row.queue is not None:
-        leader = worker_of_queue(row.queue)
     last_group = () if row.at_work or unclaimed else row.workers or ()
     return JobView(
         job_id=JobId(row.id),
@@ -230,14 +240,33 @@ def _job_view(
         attempt=row.attempt,
         dop=row.dop,
         message=Whereabouts.SENT if unclaimed else Whereabouts.NONE,
-        group=(leader,) if leader else (),
+        group=_group(row, state, unclaimed=unclaimed),
         holder=Incarnation(row.holder) if row.holder is not None else None,
         worker_losses=row.worker_losses,
         cancel_requested=row.cancelled,
         arrived_s=float(row.arrived_s),
         granted_step=row.from_step if row.at_work else 0,
+        pending=_pending(row, state),
         last_group=tuple(WorkerName(name) for name in last_group if name in live),
     )
+
+
+def _group(row: Row[Any], state: JobState, *, unclaimed: bool) -> tuple[WorkerName, ...]:
+    """A running job's workers; of a sent one those of its plan, or the one that it was sent to."""
+    if state is JobState.DENOISING:
+        return tuple(map(WorkerName, row.workers if row.at_work else ()))
+    if not unclaimed or row.queue is None:
+        return ()
+    leader = worker_of_queue(row.queue)
+    return tuple(map(WorkerName, row.plan_workers or (leader,))) if leader else ()
+
+
+def _pending(row: Row[Any], state: JobState) -> tuple[WorkerName, ...] | None:
+    """The workers of a running job's plan that has not taken effect yet."""
+    if state is not JobState.DENOISING or row.newest_epoch is None:
+        return None
+    is_new = row.newest_epoch > row.plan_epoch
+    return tuple(map(WorkerName, row.plan_workers)) if is_new else None
 
 
 def _batch_views(rows: Sequence[Row[Any]]) -> tuple[BatchView, ...]:

@@ -22,6 +22,11 @@ _CONFIG = "_internal_dict"
 """Where diffusers' ConfigMixin keeps the configuration."""
 
 
+def memory(solver: Solver) -> Mapping[str, object]:
+    """Everything that *solver* remembers, as it is: its next step may write to it."""
+    return {key: value for key, value in vars(solver).items() if key != _CONFIG}
+
+
 def snapshot(solver: Solver) -> SolverState:
     """A deep copy of everything that *solver* remembers, on the CPU.
 
@@ -29,11 +34,7 @@ def snapshot(solver: Solver) -> SolverState:
         ConfigError: It remembers something that cannot be written to a checkpoint.
     """
     name = type(solver).__name__
-    return {
-        key: _copied(value, f"{name}.{key}")
-        for key, value in vars(solver).items()
-        if key != _CONFIG
-    }
+    return {key: _copied(value, f"{name}.{key}") for key, value in memory(solver).items()}
 
 
 def restore(solver: Solver, state: Mapping[str, object], device: torch.device) -> None:

@@ -17,11 +17,21 @@ from kombu.exceptions import OperationalError as BrokerError
 from redis import RedisError
 
 from ddit_batch.backlog import is_known
-from ddit_batch.control import Letter, LiveControl
-from ddit_batch.db.scheduler_store import SchedulerStore, Standing
+from ddit_batch.control import Call, Letter, LiveControl, Member
+from ddit_batch.db.planning import OpenPlan
+from ddit_batch.db.scheduler_store import SchedulerStore, Sending, Standing
 from ddit_batch.dispatch import Dispatcher
 from ddit_batch.errors import LeadershipLost, StateConflict
-from ddit_batch.job import PHASE_OF, Incarnation, JobId, JobState, Phase, queue_of, task_id
+from ddit_batch.job import (
+    PHASE_OF,
+    Incarnation,
+    JobId,
+    JobState,
+    Phase,
+    WorkerName,
+    queue_of,
+    task_id,
+)
 from ddit_batch.metrics import SchedulerMetrics
 from ddit_batch.policy.starvation import starvation_s
 from ddit_batch.scheduler.core import (
@@ -94,6 +104,9 @@ class LiveDriver:
         """Those that the last look has shown."""
         self._denoising: dict[JobId, JobView] = {}
         """Likewise."""
+        self._joined: dict[JobId, int] = {}
+        """Of jobs, the plan that its newcomers were told of in this term: they are told once. A
+        term that begins tells them again, and who has heard it finds the plan used up."""
         self._taken: dict[str, float] = {}
         """Messages that are neither waiting nor claimed, and since when that was seen."""
 
@@ -127,11 +140,13 @@ class LiveDriver:
         self._denoising = {
             job.job_id: job for job in snapshot.jobs if job.state is JobState.DENOISING
         }
+        grouped = {job.job_id for job in snapshot.jobs if job.group}
+        self._joined = {job: epoch for job, epoch in self._joined.items() if job in grouped}
         ends_s = self._lookout.look(snapshot)
         if ends_s is not None:
             self._store.record_ends(ends_s)
         snapshot = self._lookout.completed(snapshot)
-        return self._miss_messages(self._with_pending(snapshot))
+        return self._miss_messages(snapshot)
 
     def _stood_still(self) -> bool:
         """Whether the database may have been out of reach of workers since the last observation.
@@ -170,31 +185,6 @@ class LiveDriver:
                 eta_s=job.steps_left * step_s + cost.decode_s,
             )
         return found
-
-    def _with_pending(self, snapshot: Snapshot) -> Snapshot:
-        """*snapshot* with what running jobs were told and have not done yet.
-
-        Without the broker nothing is known to be pending: nobody can read a mailbox then, either.
-        """
-        try:
-            letters = self._control.read_letters(self._denoising)
-        except RedisError:
-            return snapshot
-        told = {
-            job_id: () if letter.instruction is Instruction.RELEASE else letter.group
-            for job_id, letter in letters.items()
-            if letter.attempt == self._denoising[job_id].attempt
-            and letter.instruction is not Instruction.CANCEL
-        }
-        return replace(
-            snapshot,
-            jobs=tuple(
-                replace(job, pending=told[job.job_id])
-                if told.get(job.job_id, job.group) != job.group
-                else job
-                for job in snapshot.jobs
-            ),
-        )
 
     def _miss_messages(self, snapshot: Snapshot) -> Snapshot:
         """Mark the unclaimed attempts whose message does not wait in its queue any more.
@@ -258,20 +248,61 @@ class LiveDriver:
                 self._store.cancel(job)
             case Withdraw(job):
                 self._store.withdraw(job)
-            case Send(job, queue):
-                attempt, vae_attempt = self._store.open_attempt(job, queue)
-                self._publish(replace(job, attempt=attempt), queue, vae_attempt)
+            case Send(job, queue, group):
+                self._publish(
+                    replace(job, group=group), queue, self._store.open_attempt(job, queue, group)
+                )
             case Resend(job):
-                vae_attempt = self._store.resent(job)
-                self._publish(job, _queue(job), vae_attempt)
+                self._publish(job, _queue(job), self._store.resent(job))
                 self._metrics.message_resent(PHASE_OF[job.state])
                 logger.warning("message sent again", extra=_ids("message_resent", job))
             case Tell(job, instruction, group):
-                self._control.write_letter(
-                    job.job_id, Letter(attempt=job.attempt, instruction=instruction, group=group)
-                )
+                self._tell(job, instruction, group)
             case _:
                 assert_never(command)
+
+    def _tell(self, job: JobView, instruction: Instruction, group: tuple[WorkerName, ...]) -> None:
+        """Rows first: a plan, or its withdrawal. A cancel needs neither: it ends the attempt."""
+        match instruction:
+            case Instruction.CANCEL:
+                self._write(job, instruction, group, epoch=0)
+            case Instruction.CONTINUE if group == job.group:
+                epoch = self._store.withdraw_plan(job)
+                self._write(job, instruction, group, epoch=epoch)
+            case Instruction.CONTINUE | Instruction.RELEASE:
+                plan = self._store.open_plan(job, group)
+                self._tell_plan(job, instruction, plan, present=job.group)
+            case _:
+                assert_never(instruction)
+
+    def _tell_plan(
+        self,
+        job: JobView,
+        instruction: Instruction,
+        plan: OpenPlan,
+        present: tuple[WorkerName, ...],
+    ) -> None:
+        """Say what the rows say: to the leader, to all members, to those not among *present*."""
+        self._write(job, instruction, plan.workers, epoch=plan.epoch)
+        call = _call(job, plan)
+        for member in call.members:
+            self._control.call(member.incarnation, call)
+        if self._joined.get(job.job_id) != plan.epoch:
+            for name in plan.workers:
+                if name not in present:
+                    self._dispatcher.join(job.job_id, job.attempt, epoch=plan.epoch, worker=name)
+            self._joined[job.job_id] = plan.epoch
+
+    def _write(
+        self,
+        job: JobView,
+        instruction: Instruction,
+        group: tuple[WorkerName, ...],
+        *,
+        epoch: int,
+    ) -> None:
+        letter = Letter(attempt=job.attempt, instruction=instruction, group=group, epoch=epoch)
+        self._control.write_letter(job.job_id, letter)
 
     def _say_lost_attempt(self, job: JobView) -> None:
         if job.holder in self._workers:
@@ -283,18 +314,33 @@ class LiveDriver:
         ids = {"worker": worker.name, "phase": worker.phase, "incarnation": worker.incarnation}
         logger.warning("worker lost", extra={"action": "worker_lost", **ids})
 
-    def _publish(self, job: JobView, queue: str, vae_attempt: int) -> None:
+    def _publish(self, job: JobView, queue: str, sending: Sending) -> None:
+        job = replace(job, attempt=sending.attempt)
         match PHASE_OF[job.state]:
             case Phase.ENCODE:
                 self._dispatcher.encode(job.job_id, job.attempt)
             case Phase.DIT:
+                if sending.plan is not None:
+                    self._joined.pop(job.job_id, None)  # if sent again, the broker has lost all
+                    self._tell_plan(job, Instruction.CONTINUE, sending.plan, job.group[:1])
                 self._dispatcher.dit_then_vae(
-                    job.job_id, job.attempt, queue=queue, vae_attempt=vae_attempt
+                    job.job_id, job.attempt, queue=queue, vae_attempt=sending.vae_attempt
                 )
             case Phase.VAE:
                 self._dispatcher.vae(job.job_id, job.attempt)
             case phase:
                 assert_never(phase)
+
+
+def _call(job: JobView, plan: OpenPlan) -> Call:
+    members = zip(plan.workers, plan.incarnations, strict=True)
+    return Call(
+        job_id=job.job_id,
+        attempt=job.attempt,
+        epoch=plan.epoch,
+        model=job.model,
+        members=tuple(Member(name=name, incarnation=life) for name, life in members),
+    )
 
 
 def _queue(job: JobView) -> str:

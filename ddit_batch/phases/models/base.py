@@ -24,6 +24,7 @@ from ddit_batch.request import Request
 
 if TYPE_CHECKING:
     from ddit_batch.phases.checkpoint import Checkpoint
+    from ddit_batch.phases.sequence_parallel.group import SPGroup
 
 Frames = NDArray[np.uint8]
 """A video in memory: (F, H, W, 3), RGB, 0 ... 255."""
@@ -114,8 +115,23 @@ class Denoiser(Protocol):
             ArtifactError: It was taken from another request or solver.
         """
 
+    def new_solver(self, steps: int) -> Solver:
+        """A solver before the first of *steps* steps, on this denoiser's device."""
+
+    def bind(self, group: SPGroup) -> None:
+        """From the next step on take every step together with the others of *group*.
+
+        They take the same steps of the same state, each in its process. A denoiser begins alone.
+        """
+
     def step(self, state: DenoisingState) -> DenoisingState:
-        """One step on; *state* itself must not be used again."""
+        """One step on; *state* itself must not be used again.
+
+        Raises:
+            GroupBroken: A member of the group died or hung. *state* is good, and can be stepped
+                again in another group.
+            PhaseError: So many workers cannot share such a step; the message says why.
+        """
 
 
 class Decoder(Protocol):

@@ -9,32 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
+from diffusers import AutoencoderKLWan, WanPipeline
 from diffusers.video_processor import VideoProcessor
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ddit_batch.errors import ArtifactError, ConfigError
+from ddit_batch.errors import ConfigError
 from ddit_batch.model_config import Dtype, ModelConfig
-from ddit_batch.phases.checkpoint import Checkpoint, restore
 from ddit_batch.phases.device import inference
-from ddit_batch.phases.models.base import (
-    DenoisingState,
-    Embeddings,
-    Frames,
-    Solver,
-    request_digest,
-    uses_guidance,
-)
-from ddit_batch.phases.models.solver import fresh, load_solver
+from ddit_batch.phases.models.base import Embeddings, Frames, uses_guidance
+from ddit_batch.phases.models.solver import load_solver
+from ddit_batch.phases.models.wan_denoiser import WanDenoiser, transformer_class
 from ddit_batch.request import Request
 
 _LOAD_ERRORS = (
@@ -72,96 +64,6 @@ class WanEncoder:
             device=self._device,
         )[0]
         return prompt_embeds
-
-
-class WanDenoiser:
-    """Noise to latents by the Wan transformer, under a solver."""
-
-    def __init__(self, transformer: Any, solver: Solver, *, device: torch.device) -> None:
-        self.transformer = transformer
-        """The ``WanTransformer3DModel``: sequence parallelism is applied to it from outside."""
-        self._solver = solver
-        self._device = device
-        self._dtype: torch.dtype = transformer.dtype
-        self._pipeline = _pipeline_of(transformer=transformer)
-
-    def start(self, request: Request, embeddings: Embeddings) -> DenoisingState:
-        """Noise drawn on the CPU, so that a seed means the same video on every device.
-
-        Raises:
-            ArtifactError: Guidance is asked for and the embeddings have no negative prompt.
-        """
-        if uses_guidance(request) and embeddings.negative is None:
-            raise ArtifactError(
-                f"guidance_scale {request.guidance_scale} needs an encoded negative prompt, and "
-                "the embeddings have none: encode the request again"
-            )
-        steps = request.num_inference_steps
-        return DenoisingState(
-            latents=self._noise(request),
-            step=0,
-            steps=steps,
-            solver=fresh(self._solver, steps=steps, device=self._device),
-            embeddings=self._placed(embeddings, guided=uses_guidance(request)),
-            guidance_scale=request.guidance_scale,
-            shape=request.shape,
-            digest=request_digest(request),
-        )
-
-    def resume(
-        self, request: Request, embeddings: Embeddings, checkpoint: Checkpoint
-    ) -> DenoisingState:
-        """The state that *checkpoint* was taken from, on this denoiser's device.
-
-        Raises:
-            ArtifactError: It was taken from another request or solver.
-        """
-        return restore(checkpoint, self.start(request, embeddings))
-
-    def step(self, state: DenoisingState) -> DenoisingState:
-        """One step on. An error in the transformer leaves *state* as it was."""
-        timestep = state.solver.timesteps[state.step]
-        noise = self._predict(state, timestep)
-        latents = state.solver.step(noise, timestep, state.latents, return_dict=False)[0]
-        return replace(state, latents=latents, step=state.step + 1)
-
-    def _predict(self, state: DenoisingState, timestep: Tensor) -> Tensor:
-        """The noise in the latents, guided if there is a negative prompt; the latents' shape."""
-        with_prompt = self._ask(state, timestep, state.embeddings.prompt)
-        if state.embeddings.negative is None:
-            return with_prompt
-        without = self._ask(state, timestep, state.embeddings.negative)
-        return without + state.guidance_scale * (with_prompt - without)
-
-    def _ask(self, state: DenoisingState, timestep: Tensor, text: Tensor) -> Tensor:
-        noise: Tensor = self.transformer(
-            hidden_states=state.latents.to(self._dtype),
-            timestep=timestep.expand(1),
-            encoder_hidden_states=text,
-            return_dict=False,
-        )[0]
-        return noise
-
-    def _noise(self, request: Request) -> Tensor:
-        """(1, C, F', H/8, W/8) float32 on the denoiser's device."""
-        latents: Tensor = self._pipeline.prepare_latents(
-            1,
-            self.transformer.config.in_channels,
-            request.height,
-            request.width,
-            request.num_frames,
-            torch.float32,
-            self._device,
-            torch.Generator("cpu").manual_seed(request.seed),
-        )
-        return latents
-
-    def _placed(self, embeddings: Embeddings, *, guided: bool) -> Embeddings:
-        negative = embeddings.negative if guided else None
-        return Embeddings(
-            prompt=embeddings.prompt.to(self._device, self._dtype),
-            negative=None if negative is None else negative.to(self._device, self._dtype),
-        )
 
 
 class WanDecoder:
@@ -213,7 +115,8 @@ def load_denoiser(config: ModelConfig, source: str | Path, device: torch.device)
     with _loading(config, source, "transformer"):
         index = _read_index(source, config.revision)
         solver = load_solver(_class_name(index, "scheduler"), source, config.revision)
-        transformer = WanTransformer3DModel.from_pretrained(
+        loaded_as = transformer_class(config.parallelism.backend)
+        transformer = loaded_as.from_pretrained(
             source,
             subfolder="transformer",
             revision=config.revision,
@@ -225,7 +128,7 @@ def load_denoiser(config: ModelConfig, source: str | Path, device: torch.device)
             f"model {config.name}: heads is {config.heads}, but the transformer in {source} has "
             f"{heads} attention heads: correct the model config"
         )
-    return WanDenoiser(transformer, solver, device=device)
+    return WanDenoiser(transformer, solver, device=device, parallelism=config.parallelism)
 
 
 def load_decoder(config: ModelConfig, source: str | Path, device: torch.device) -> WanDecoder:
@@ -284,12 +187,6 @@ def _read_index(source: str | Path, revision: str | None) -> Mapping[str, Any]:
 def _class_name(index: Mapping[str, Any], component: str) -> str:
     """The class that the index names for *component*; empty if it has none."""
     return (index.get(component) or (None, None))[1] or ""
-
-
-def _pipeline_of(**components: object) -> Any:
-    """A ``WanPipeline`` of these parts only, for its methods."""
-    absent = dict.fromkeys(("tokenizer", "text_encoder", "vae", "scheduler", "transformer"))
-    return WanPipeline(**{**absent, **components})
 
 
 def _torch_dtype(dtype: Dtype) -> torch.dtype:

@@ -1,0 +1,309 @@
+"""The SP group: workers that denoise one job together, as an object that is passed around.
+
+A group is formed once and never changes; to grow or shrink, a new one is formed beside it and takes
+its place at a step boundary. The first member leads: at every boundary it gives the others one
+order. Forming talks through a store only to find the other members, so it can go on in a side
+thread while the same processes step in another group.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ddit_batch.errors import GroupBroken
+from ddit_batch.model_config import Parallelism
+from ddit_batch.phases.sequence_parallel import torch_private
+from ddit_batch.phases.sequence_parallel.mesh import LONE_AXIS, LONE_MESH, Axis, Mesh
+from ddit_batch.phases.sequence_parallel.torch_private import Store
+
+_CPU = torch.device("cpu")
+
+
+class Order(IntEnum):
+    """What the leader tells the others at a step boundary."""
+
+    STEP = 0
+    """Take the next step."""
+    CHANGE = 1
+    """Go over to the group of an epoch; who is not in it leaves."""
+    END = 2
+    """Leave: the job goes on without a group, or not at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """One order as a follower heard it."""
+
+    order: Order
+    epoch: int
+    """Of a CHANGE: the plan epoch whose group comes next."""
+    has_newcomers: bool
+    """Of a CHANGE: the leader sends the state in the new group."""
+
+
+class SPGroup:
+    """Workers that denoise one job together, as one of them sees it.
+
+    Everything that goes wrong between members raises GroupBroken; the group is of no use then and
+    is to be closed with ``abort``.
+    """
+
+    def __init__(
+        self,
+        members: tuple[str, ...],
+        *,
+        everybody: Axis,
+        whole: Mesh,
+        half: Mesh | None,
+        device: torch.device,
+        process_groups: Sequence[dist.ProcessGroup],
+        timeout_s: float,
+    ) -> None:
+        self.members = members
+        """The leader first."""
+        self.whole = whole
+        """All members, splitting one sequence."""
+        self.half = half
+        """Half of the members, splitting the sequence with the prompt or the one without; None
+        where guidance is not parallel."""
+        self.device = device
+        self.timeout_s = timeout_s
+        """How long a member waits for the others in one exchange."""
+        self._everybody = everybody
+        self._process_groups = tuple(process_groups)
+        self._closing = threading.Lock()
+        self._is_closed = False
+
+    @property
+    def rank(self) -> int:
+        """This process's place among the members; 0 leads."""
+        return self._everybody.rank
+
+    @property
+    def size(self) -> int:
+        """The dop."""
+        return self._everybody.size
+
+    @property
+    def is_lone(self) -> bool:
+        """Nobody else is in it."""
+        return self.size == 1
+
+    def mesh(self, *, is_guided: bool) -> Mesh:
+        """Who splits the sequence of a step, guided or not."""
+        return self.half if is_guided and self.half is not None else self.whole
+
+    @property
+    def is_first_half(self) -> bool:
+        """Where guidance is parallel: this member asks with the prompt."""
+        return 2 * self.rank < self.size
+
+    def order(self, order: Order, *, epoch: int = 0, has_newcomers: bool = False) -> None:
+        """Tell the others what comes next. For the leader.
+
+        Raises:
+            GroupBroken: One of them is gone.
+        """
+        assert self.rank == 0, f"{self.members[self.rank]} gives orders and does not lead"
+        self.broadcast(torch.tensor([order, epoch, has_newcomers], dtype=torch.int64))
+
+    def await_order(self) -> Heard:
+        """What the leader says next. For everybody else.
+
+        Raises:
+            GroupBroken: It said nothing within the group's timeout, or a member is gone.
+        """
+        order, epoch, has_newcomers = self.broadcast(torch.zeros(3, dtype=torch.int64)).tolist()
+        return Heard(order=Order(order), epoch=epoch, has_newcomers=bool(has_newcomers))
+
+    def broadcast(self, tensor: Tensor, *, root: int = 0, timeout_s: float | None = None) -> Tensor:
+        """Overwrite *tensor*, contiguous, with that of rank *root*; on the CPU or on ``device``.
+
+        Args:
+            tensor: Of the same size in all members.
+            root: Whose tensor it is.
+            timeout_s: How long to wait, if not as long as the group says.
+
+        Raises:
+            GroupBroken: A member is gone or did not come in time.
+        """
+        limit_s = self.timeout_s if timeout_s is None else timeout_s
+        with self.breaking("exchanging"):
+            if (everybody := self._everybody.process_group) is not None:
+                torch_private.broadcast(everybody, tensor, root=root, timeout_s=limit_s).wait()
+        return tensor
+
+    def exchange_halves(self, mine: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first half and the second half have computed; *mine* is equal in all of mine.
+
+        Raises:
+            GroupBroken: A member is gone or did not come in time.
+        """
+        mine = mine.contiguous()
+        other = torch.empty_like(mine)
+        first, second = (mine, other) if self.is_first_half else (other, mine)
+        return self.broadcast(first), self.broadcast(second, root=self.size // 2)
+
+    @contextmanager
+    def breaking(self, doing: str) -> Iterator[None]:
+        """Turn what the libraries raise in the block, while *doing* something, into GroupBroken.
+
+        Out of memory stays what it is, and so does everything in a group of one.
+        """
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as exc:
+            if self.is_lone:
+                raise
+            raise GroupBroken(
+                f"the group {', '.join(self.members)} broke while {self.members[self.rank]} was "
+                f"{doing}: a member died, hung for {self.timeout_s:g} s or left; the state of the "
+                f"last completed step is good: go on without it ({exc})"
+            ) from exc
+
+    def close(self, *, abort: bool = False) -> None:
+        """Leave the group; what was private to it in torch is gone then. May be called again.
+
+        *abort* when it is broken: ends what still runs on the device.
+        """
+        with self._closing:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            for process_group in self._process_groups:
+                torch_private.drop_process_group(process_group, abort=abort)
+            self._process_groups = ()
+
+
+def lone_group(me: str) -> SPGroup:
+    """The group of *me* alone: nothing to form, nothing to close, nothing that could break."""
+    return SPGroup(
+        (me,),
+        everybody=LONE_AXIS,
+        whole=LONE_MESH,
+        half=None,
+        device=_CPU,
+        process_groups=(),
+        timeout_s=math.inf,
+    )
+
+
+def form_group(
+    store: Store,
+    *,
+    name: str,
+    members: tuple[str, ...],
+    me: str,
+    parallelism: Parallelism,
+    device: torch.device,
+    timeout_s: float,
+) -> SPGroup:
+    """The group of *members*, as *me*, one of them, sees it; blocks until all of them have come.
+
+    May run in a side thread while another thread steps in another group.
+
+    Args:
+        store: Where the members find each other; nothing else of it is used once they have.
+        name: The same for all members, and never used again in this process or *store*.
+        members: Any workers in any order; the first one leads.
+        me: Which of them this process is.
+        parallelism: How they will share a step.
+        device: Of this process's model.
+        timeout_s: How long forming may take, and later each exchange.
+
+    Raises:
+        GroupBroken: Not all of them came in time.
+    """
+    assert len(set(members)) == len(members), f"a worker is in a group twice: {members}"
+    if members == (me,):
+        return lone_group(me)
+    forming = _Forming(
+        store=store, name=name, me=members.index(me), device=device, timeout_s=timeout_s
+    )
+    try:
+        everybody = forming.axis("all", tuple(range(len(members))))
+        whole = forming.mesh(everybody, "all", range(len(members)), ring=parallelism.ring)
+        half = None
+        if parallelism.guidance and len(members) % 2 == 0:
+            half = forming.half(len(members), ring=parallelism.ring)
+    except RuntimeError as exc:
+        forming.drop()
+        raise GroupBroken(
+            f"the group {', '.join(members)} ({name}) did not form within {timeout_s:g} s as {me} "
+            f"sees it: a member is gone, hung or was not told; go on as before ({exc})"
+        ) from exc
+    return SPGroup(
+        members,
+        everybody=everybody,
+        whole=whole,
+        half=half,
+        device=device,
+        process_groups=forming.made,
+        timeout_s=timeout_s,
+    )
+
+
+class _Forming:
+    """The process groups of one SP group, made in an order that is the same for all members."""
+
+    def __init__(
+        self, *, store: Store, name: str, me: int, device: torch.device, timeout_s: float
+    ) -> None:
+        self.made: list[dist.ProcessGroup] = []
+        self._store = store
+        self._name = name
+        self._me = me
+        self._device = device
+        self._timeout_s = timeout_s
+
+    def axis(self, label: str, ranks: Sequence[int]) -> Axis:
+        """This member among *ranks* of the SP group, which hold it."""
+        if len(ranks) == 1:
+            return LONE_AXIS
+        rank = ranks.index(self._me)
+        process_group = torch_private.make_process_group(
+            self._store,
+            name=f"{self._name}/{label}",
+            rank=rank,
+            size=len(ranks),
+            device=self._device,
+            timeout_s=self._timeout_s,
+        )
+        self.made.append(process_group)
+        return Axis(rank=rank, size=len(ranks), process_group=process_group)
+
+    def mesh(self, everybody: Axis, label: str, ranks: Sequence[int], *, ring: int) -> Mesh:
+        """*ranks* splitting one sequence, in rings of the largest size that *ring* allows."""
+        around = math.gcd(len(ranks), ring)
+        if around == 1:
+            return Mesh(everybody)
+        across = len(ranks) // around
+        row, column = divmod(everybody.rank, across)
+        return Mesh(
+            everybody,
+            ulysses=self.axis(f"{label}/row{row}", ranks[row * across : (row + 1) * across]),
+            ring=self.axis(f"{label}/column{column}", ranks[column::across]),
+        )
+
+    def half(self, size: int, *, ring: int) -> Mesh:
+        """The half of *size* ranks that this member is in."""
+        side = self._me * 2 // size
+        ranks = range(side * size // 2, (side + 1) * size // 2)
+        label = f"half{side}"
+        return self.mesh(self.axis(label, ranks), label, ranks, ring=ring)
+
+    def drop(self) -> None:
+        """Give up what was made."""
+        for process_group in self.made:
+            torch_private.drop_process_group(process_group, abort=True)

@@ -1,0 +1,159 @@
+"""Every part of torch used for SP groups that torch does not promise to keep: nowhere else.
+
+torch's public way to a process group (``init_process_group``, ``new_group``) gives groups inside
+one global world, whose members are fixed at its start: a dead process cannot come back into it, and
+``new_group`` names groups by their history, so that processes with different histories wait for
+different names. A process group that is built by hand needs no world; but torch's own functions and
+the libraries find it only if it stands in the tables that ``new_group`` fills.
+``tests/phases/test_torch_private.py`` says what of this must stay true.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._C._distributed_c10d import (
+    HashStore,
+    PrefixStore,
+    Store,
+    _register_process_group,
+    _unregister_process_group,
+)
+from torch.distributed import distributed_c10d
+from torch.distributed.distributed_c10d import GroupName
+
+from ddit_batch.errors import ConfigError
+
+__all__ = ["Store", "broadcast", "drop_process_group", "ensure_lone_world", "make_process_group"]
+
+_CPU = torch.device("cpu")
+_lone_world_lock = threading.Lock()
+
+
+def ensure_lone_world() -> None:
+    """Give this process a default process group of its own, of size one, if it has none.
+
+    torch's functions and the libraries ask for it; nothing is ever sent through it.
+
+    Raises:
+        ConfigError: The process has a default group already, with others in it.
+    """
+    with _lone_world_lock:
+        if not dist.is_initialized():
+            dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    if (size := dist.get_world_size()) != 1:
+        raise ConfigError(
+            f"this process belongs to a torch.distributed world of {size}: SP groups need a worker "
+            "that nobody has put into one; start it without torchrun"
+        )
+
+
+def make_process_group(
+    store: Store, *, name: str, rank: int, size: int, device: torch.device, timeout_s: float
+) -> dist.ProcessGroup:
+    """A process group of *size*, independent of any world; blocks until all of them have come.
+
+    Tensors on the CPU go through gloo; on cuda there is NCCL beside it for those on *device*.
+    *name* is unique in this process, and the same in all members.
+
+    Raises:
+        RuntimeError: Not all came within *timeout_s*, or one of them is gone.
+    """
+    ensure_lone_world()
+    timeout = timedelta(seconds=timeout_s)
+    prefixed = PrefixStore(name, store)
+    group = dist.ProcessGroup(prefixed, rank, size)
+    gloo = dist.ProcessGroupGloo(prefixed, rank, size, timeout)
+    gloo._set_sequence_number_for_group()
+    group._set_default_backend(dist.ProcessGroup.BackendType.GLOO)
+    group._register_backend(_CPU, dist.ProcessGroup.BackendType.GLOO, gloo)
+    if device.type == "cuda":
+        _add_nccl(group, PrefixStore("nccl", prefixed), device, timeout)
+    _enter_tables(group, name, prefixed)
+    return group
+
+
+def drop_process_group(group: dist.ProcessGroup, *, abort: bool) -> None:
+    """Forget *group*; its connections close with its last reference.
+
+    *abort* ends what may still run on a cuda device. A blocked collective of gloo is not released
+    by anything but its timeout or the death of the peer.
+    """
+    if abort:
+        for device in group._device_types:
+            if device.type == "cuda":
+                group._get_backend(device).abort()
+    _leave_tables(group)
+
+
+def broadcast(
+    group: dist.ProcessGroup, tensor: Tensor, *, root: int, timeout_s: float
+) -> dist.Work:
+    """Begin to broadcast *tensor* from rank *root*, with a time limit of its own.
+
+    ``torch.distributed.broadcast`` knows only the limit of the group.
+    """
+    options = dist.BroadcastOptions()
+    options.rootRank, options.rootTensor = root, 0
+    options.timeout = timedelta(seconds=timeout_s)
+    return group.broadcast([tensor], options)
+
+
+def _add_nccl(
+    group: dist.ProcessGroup, store: Store, device: torch.device, timeout: timedelta
+) -> None:
+    """NCCL for tensors on *device*. Written by torch's documentation; not run on a GPU yet.
+
+    After an error torch may abort the communicator, but must not end the process (its default, 3).
+    Blocking NCCL calls could not be aborted, and a lazy connection would be made inside a step.
+    """
+    from torch._C._distributed_c10d import ProcessGroupNCCL  # noqa: PLC0415 -- torch for CPUs has none
+
+    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
+    options = ProcessGroupNCCL.Options()
+    options._timeout = timeout
+    options.config.blocking = 0
+    nccl = ProcessGroupNCCL(store, group.rank(), group.size(), options)
+    nccl._set_sequence_number_for_group()
+    nccl.eager_connect_single_device(device)
+    group._register_backend(device, dist.ProcessGroup.BackendType.NCCL, nccl)
+
+
+def _enter_tables(group: dist.ProcessGroup, name: str, store: Store) -> None:
+    """Where functional collectives (by name) and ``torch.distributed`` (by object) look groups up.
+
+    Ranks are translated through the default group, in which every process is rank 0.
+    """
+    group._set_group_name(GroupName(name))
+    _register_process_group(GroupName(name), group)
+    for table, value in (
+        (_world().pg_map, ("gloo", store)),
+        (_world().pg_names, name),
+        (_world().pg_group_ranks, {0: group.rank()}),
+        (_world().pg_backend_config, "cpu:gloo,cuda:nccl"),
+    ):
+        table[group] = value
+
+
+def _leave_tables(group: dist.ProcessGroup) -> None:
+    if group not in _world().pg_names:
+        return
+    _unregister_process_group(group.group_name)
+    for table in tables():
+        table.pop(group, None)
+
+
+def tables() -> tuple[dict[dist.ProcessGroup, Any], ...]:
+    """Torch's tables of the process groups of this process."""
+    world = _world()
+    return (world.pg_map, world.pg_names, world.pg_group_ranks, world.pg_backend_config)
+
+
+def _world() -> Any:
+    return distributed_c10d._world
