@@ -1,4 +1,4 @@
-"""Writes which workers have had a job from which step on: its segments, in order, off the step path.
+"""Writes which workers have had a job from which step on: its segments, off the step path.
 
 A step must not wait for a commit. So the step loop hands over what has changed, and a thread writes
 it; whoever ends the attempt waits for that thread first, since ending closes the last segment.

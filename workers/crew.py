@@ -1,4 +1,4 @@
-"""The leader's side of its group: who steps with it, and what happens when that changes or breaks."""
+"""The leader's side of its group: who steps with it, and what if that changes or breaks."""
 
 from __future__ import annotations
 
@@ -127,9 +127,7 @@ class Crew:
 
 
 @contextmanager
-def leading(
-    former: Former, claim: Claim, denoiser: Denoiser, accounts: Accounts
-) -> Iterator[Crew]:
+def leading(former: Former, claim: Claim, denoiser: Denoiser, accounts: Accounts) -> Iterator[Crew]:
     """The crew of an attempt; whatever ends the block, no follower is left behind."""
     crew = Crew(former, claim, denoiser, accounts)
     place = Place(job_id=claim.job_id, attempt=claim.attempt, claim=claim)

@@ -24,7 +24,7 @@ class DitRuntime(Runtime[Denoiser]):
     def close(self) -> None:
         """End in order: no group outlives the lease."""
         self.former.stop()
-        super(DitRuntime, self).close()  # noqa: UP008 -- a dataclass with slots is another class
+        super(DitRuntime, self).close()
 
 
 class DitTask(PhaseTask[Denoiser]):

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from torch.distributed import Store
+from torch.distributed.distributed_c10d import Store
 
 from ddit_batch.phases.sequence_parallel.group import SPGroup
 

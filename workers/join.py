@@ -12,13 +12,12 @@ from ddit_batch.errors import GroupBroken
 from ddit_batch.job import JobId
 from ddit_batch.phases.models.base import Denoiser
 from ddit_batch.phases.sequence_parallel.following import follow
-from ddit_batch.phases.sequence_parallel.group import SPGroup, lone_group
+from ddit_batch.phases.sequence_parallel.group import SPGroup
 from workers.app import app
 from workers.attempt import tell_flower
 from workers.dit_runtime import DitRuntime, DitTask
 from workers.forming import Formation, Former, Place
 from workers.rendezvous import Abandoned
-
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +77,7 @@ def _await_go(runtime: DitRuntime, former: Former, epoch: int) -> Formation:
 
 
 def _follow(former: Former, denoiser: Denoiser, group: SPGroup) -> None:
-    """Step with the leader; afterwards this worker is bound to nobody."""
+    """Step with the leader until it lets this worker go."""
     seen = [group]
 
     def group_of(epoch: int) -> SPGroup | None:
@@ -99,4 +98,3 @@ def _follow(former: Former, denoiser: Denoiser, group: SPGroup) -> None:
         raise
     finally:
         former.cache.use(None)
-        denoiser.bind(lone_group(former.me))

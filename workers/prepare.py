@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from typing import Any
 
 from ddit_batch import __version__
 from ddit_batch.artifact import ArtifactStore
@@ -20,7 +21,7 @@ from workers.lease import Lease
 from workers.runtime import Models, Runtime
 
 
-def prepare(phase: Phase, name: WorkerName, settings: Settings) -> Runtime[object]:
+def prepare(phase: Phase, name: WorkerName, settings: Settings) -> Runtime[Any]:
     """Load the part of each served model that *phase* needs, then register as a live worker.
 
     Raises:
@@ -55,7 +56,7 @@ def prepare(phase: Phase, name: WorkerName, settings: Settings) -> Runtime[objec
         heartbeat_s=settings.heartbeat_s,
     )
     lease.start()
-    runtime: Runtime[object] = Runtime(
+    runtime: Runtime[Any] = Runtime(
         settings=settings,
         engine=engine,
         claims=ClaimStore(engine),

@@ -11,14 +11,15 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from typing import cast
 
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from torch.distributed import Store
+from torch.distributed.distributed_c10d import Store
 
 from ddit_batch.control import redis_url
-from ddit_batch.errors import DditError as GroupBroken
+from ddit_batch.errors import GroupBroken
 
 KEYS_TTL_S = 300
 """Keys of a rendezvous vanish by themselves: nobody may be left to delete them."""
@@ -84,11 +85,11 @@ class BrokerStore(Store):
             self._key(key), desired.encode(), ex=KEYS_TTL_S, nx=True
         ):
             return desired.encode()
-        found = self._redis.get(self._key(key)) or b""
+        found = cast("bytes", self._redis.get(self._key(key)) or b"")
         if found == expected.encode():
             self.set(key, desired)
             return desired.encode()
-        return bytes(found)
+        return found
 
     def wait(self, keys: Sequence[str], timeout: timedelta | None = None) -> None:
         """Wait until all of *keys* are there.
@@ -109,7 +110,7 @@ class BrokerStore(Store):
     def multi_get(self, keys: Sequence[str]) -> list[bytes]:
         """The values of *keys*, once all are there."""
         self.wait(keys)
-        return [bytes(value) for value in self._redis.mget([self._key(key) for key in keys])]
+        return cast("list[bytes]", self._redis.mget([self._key(key) for key in keys]))
 
     def multi_set(self, keys: Sequence[str], values: Sequence[str | bytes]) -> None:
         """Write several values."""
@@ -209,4 +210,4 @@ class Rendezvous:
         if self._abandoned.is_set():
             raise Abandoned(f"the rendezvous {self._prefix} was given up")
         found = self._redis.blpop([f"{self._prefix}/{key}"], timeout=_BLOCK_S)
-        return "" if found is None else bytes(found[1]).decode()
+        return "" if found is None else cast("bytes", found[1]).decode()

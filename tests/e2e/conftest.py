@@ -13,13 +13,17 @@ import pytest
 import yaml
 from broken_pipeline import break_vae
 from cluster_tools import Batch, Cluster, Figure, Sums
+from deciding import deciding
 from e2e_processes import MARK, wait_until
-from e2e_prompts import ALL, EULER, EULER_CP, GROUP_TIMEOUT_S, TINY_CP
+from e2e_prompts import ALL, EULER, EULER_CP, GROUP_TIMEOUT_S, GROUPED, TINY_CP
+from group_cluster import groups, ids, spans
 from installed_wheel import build_wheel, install
+from scripted import Scripted
 
 from ddit_batch.embedded.cluster import start_cluster, stop_cluster
 from ddit_batch.embedded.home import Home
 from ddit_batch.embedded.plan import ClusterPlan
+from ddit_batch.job import Phase
 from ddit_batch.resources import data_folder
 
 Builder = tuple["subprocess.Popen[bytes]", Path]
@@ -152,3 +156,24 @@ def undisturbed_batch(session_cluster: Cluster, figure: Figure) -> Batch:
 def undisturbed(undisturbed_batch: Batch) -> dict[str, Sums]:
     """The digests of every video, by custom_id, when nothing is in the way."""
     return {name: Sums.of(undisturbed_batch.manifest(name)) for name in ALL}
+
+
+@pytest.fixture
+def four_workers(session_cluster: Cluster) -> Cluster:
+    """The cluster with DiT workers 0 to 3."""
+    session_cluster.mend({Phase.DIT: 4})
+    return session_cluster
+
+
+@pytest.fixture(scope="session")
+def alone(session_cluster: Cluster) -> dict[str, Sums]:
+    """The digests of the videos of jobs for groups, denoised by one worker from end to end."""
+    session_cluster.mend({Phase.DIT: 4})
+    script = Scripted(stages=[{name: (i,) for i, name in enumerate(GROUPED)}])
+    with deciding(session_cluster, script):
+        batch = session_cluster.submit(*GROUPED)
+        script.jobs = ids(batch)
+        batch.wait_done()
+    found = spans(batch)
+    assert all([len(workers) for workers in groups(found, name)] == [1] for name in GROUPED)
+    return {name: Sums.of(batch.manifest(name)) for name in GROUPED}

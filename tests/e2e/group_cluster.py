@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from signal import SIGKILL
 from typing import Any
 
@@ -64,7 +65,7 @@ def assert_no_worker_in_two_groups(found: list[Span]) -> None:
     assert of_worker
     for mine in of_worker.values():
         mine.sort(key=lambda span: span.began_s)
-        for earlier, later in zip(mine, mine[1:], strict=False):
+        for earlier, later in pairwise(mine):
             assert earlier.ended_s is not None
             assert earlier.ended_s <= later.began_s, (earlier, later)
 
@@ -100,7 +101,8 @@ def ids(*batches: Batch) -> dict[str, JobId]:
 def wait_group(batch: Batch, custom_id: str, workers: tuple[int, ...]) -> Row:
     """Wait until the job runs on *workers*; the open segment's ``(id, from_step, step)``."""
     query = (
-        "SELECT s.id, s.from_step, j.step, s.workers FROM segments s JOIN jobs j ON j.id = s.job_id "
+        "SELECT s.id, s.from_step, j.step, s.workers "
+        "FROM segments s JOIN jobs j ON j.id = s.job_id "
         "WHERE batch_id = %s AND custom_id = %s AND s.ended_at IS NULL"
     )
 
@@ -113,7 +115,7 @@ def wait_group(batch: Batch, custom_id: str, workers: tuple[int, ...]) -> Row:
 
 def step_said(batch: Batch, custom_id: str) -> int:
     """The job's step as its leader last said it."""
-    return batch._step(batch.job(custom_id)["id"])  # noqa: SLF001 -- the batch's own look
+    return batch._step(batch.job(custom_id)["id"])
 
 
 def events(batch: Batch, custom_id: str) -> list[Any]:

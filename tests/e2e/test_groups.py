@@ -2,57 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from signal import SIGCONT, SIGKILL, SIGSTOP
-
 import pytest
-from cluster_tools import Batch, Cluster, Figure, Sums
+from cluster_tools import Batch, Cluster, Sums
 from deciding import deciding
-from e2e_processes import wait_until
-from e2e_prompts import GROUP_TIMEOUT_S, GROUPED
+from e2e_prompts import GROUPED_STEPS
 from group_cluster import (
     Span,
     assert_no_worker_in_two_groups,
     assert_steps_are_whole,
-    events,
     groups,
     ids,
-    kill_worker,
-    pid_of,
     spans,
-    step_said,
-    wait_group,
 )
 from scripted import Scripted, Stage
-
-from ddit_batch.job import Phase
-
-STEPS = 160
-"""Of each job here: longer than any script."""
-
-
-@pytest.fixture(scope="module")
-def four_workers(session_cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster with DiT workers 0 to 3."""
-    session_cluster.mend({Phase.DIT: 4})
-    yield session_cluster
-    session_cluster.mend({Phase.DIT: 1})
-
-
-@pytest.fixture(scope="module")
-def alone(four_workers: Cluster) -> dict[str, Sums]:
-    """The digests of every video here, denoised by one worker from end to end."""
-    stages: list[Stage] = [{name: (i,) for i, name in enumerate(GROUPED)}]
-    script = Scripted(stages=stages)
-    with deciding(four_workers, script):
-        batch = four_workers.submit(*GROUPED)
-        script.jobs = ids(batch)
-        batch.wait_done()
-    found = spans(batch)
-    for name in GROUPED:
-        assert [len(workers) for workers in groups(found, name)] == [1]
-    return {name: Sums.of(batch.manifest(name)) for name in GROUPED}
 
 
 def scripted(cluster: Cluster, stages: list[Stage]) -> tuple[Batch, list[Span]]:
@@ -84,5 +46,5 @@ def test_two_jobs_share_four_workers_by_script_and_nobody_can_tell(
     assert groups(found, b) == [(2, 3), (1, 2), (1, 3)]
     assert_no_worker_in_two_groups(found)
     for name in (a, b):
-        assert_steps_are_whole(found, name, STEPS)
+        assert_steps_are_whole(found, name, GROUPED_STEPS)
     batch.assert_undisturbed(alone)

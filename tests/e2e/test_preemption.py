@@ -1,4 +1,4 @@
-"""A real worker gives a running job back when the policy leaves it out, and goes on with it later."""
+"""A running job that the policy leaves out is given back by its worker, and goes on later."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_wait_ends_when_the_plan_is_given_up(
 
 def test_wait_ends_after_its_time(make_store: MakeStore) -> None:
     """A member that died does not hold up the others for ever."""
-    with pytest.raises(Abandoned, match="never of test:.* did not come in 0.05 s"):
+    with pytest.raises(Abandoned, match=r"never of test:.* did not come in 0.05 s"):
         make_store().wait(["never"], timedelta(seconds=0.05))
 
 
@@ -178,7 +178,7 @@ def test_member_that_is_late_is_named(meeting: Rendezvous) -> None:
     """The log of the leader says for whom it waited in vain."""
     meeting.say_ready("a")
 
-    with pytest.raises(Abandoned, match="not ready within 0.05 s: b, c"):
+    with pytest.raises(Abandoned, match=r"not ready within 0.05 s: b, c"):
         meeting.await_ready(["a", "b", "c"], timeout_s=0.05)
 
 
