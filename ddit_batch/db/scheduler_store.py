@@ -178,6 +178,7 @@ class SchedulerStore:
                 sent=False,
             )
             open_attempt(connection, job.job_id, phase, queue)
+            check_free(connection, job.job_id, group)
             return _sending(connection, replace(job, attempt=number, group=group))
 
     def resent(self, job: JobView) -> Sending:
@@ -307,11 +308,9 @@ def begin_term(engine: Engine, *, holder: str) -> int:
 
 def _sending(connection: Connection, job: JobView) -> Sending:
     """What to publish of the live attempt of a job whose workers are its group."""
+    plan = None
     if len(job.group) > 1:
         plan = plan_group(connection, _belief(job), job.group, present=())
-    else:
-        check_free(connection, job.job_id, job.group)
-        plan = None
     vae_attempt = next_number(connection, job.job_id, Phase.VAE)
     return Sending(attempt=job.attempt, vae_attempt=vae_attempt, plan=plan)
 

@@ -45,7 +45,7 @@ class Driver:
         worker = WorkerName(f"{phase}-0@host") if phase is Phase.DIT else None
         attempt = view.attempt
         if phase is not Phase.VAE:
-            attempt, _ = self.store.open_attempt(view, queue_of(phase, worker))
+            attempt = self.store.open_attempt(view, queue_of(phase, worker)).attempt
         return self.claims.claim(job, phase, attempt, self.workers[phase])
 
     def succeed(self, job: JobId) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 
 from ddit_batch.db.engine import make_engine
 
-_TABLES = ("decisions", "job_events", "attempts", "segments", "jobs", "batches", "workers")
+_TABLES = ("decisions", "job_events", "attempts", "segments", "plans", "jobs", "batches", "workers")
 
 
 @contextmanager

@@ -41,7 +41,7 @@ STRAIGHT_WAY = (
     JobState.SUCCEEDED,
 )
 
-_TABLES = ("batches", "jobs", "job_events", "attempts", "segments", "workers", "leadership")
+_TABLES = ("batches", "jobs", "job_events", "attempts", "segments", "plans", "workers", "leadership")
 _A_REQUEST = Request(
     custom_id="video-1",
     line=1,

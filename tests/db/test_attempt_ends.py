@@ -65,12 +65,12 @@ def test_vae_attempt_behind_dit_has_the_number_that_its_chain_was_sent_with(
     claims.handoff_lost(claim, message="latents gone", max_failures=3)
     waiting = rows.view(engine, claim.job_id)
 
-    number, vae_number = rows.leading(engine).open_attempt(waiting, queue_of(Phase.DIT, "x"))
-    second = claims.claim(claim.job_id, Phase.DIT, number, rows.registered(engine))
+    sending = rows.leading(engine).open_attempt(waiting, queue_of(Phase.DIT, "x"))
+    second = claims.claim(claim.job_id, Phase.DIT, sending.attempt, rows.registered(engine))
     claims.finish_dit(second, latents_key="latents-2", vae_queue="vae")
 
-    assert (number, vae_number) == (2, 2)
-    assert rows.row(engine, claim.job_id)["attempt"] == vae_number
+    assert (sending.attempt, sending.vae_attempt) == (2, 2)
+    assert rows.row(engine, claim.job_id)["attempt"] == sending.vae_attempt
 
 
 def test_finished_vae_is_success(engine: Engine) -> None:

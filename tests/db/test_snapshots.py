@@ -102,14 +102,14 @@ def test_held_job_shows_its_holder(engine: Engine, phase: Phase) -> None:
 
 
 def test_job_of_a_lost_leader_shows_a_holder_that_no_worker_is(engine: Engine) -> None:
-    """That is how the core finds what to rescue."""
-    claim = rows.holding(engine, Phase.DIT)
+    """That is how the core finds what to rescue; its group is what its segment says."""
+    claim = rows.holding(engine, Phase.DIT, by=rows.registered(engine, name="gone@host"))
     rows.lost(engine, claim.incarnation)
 
     snapshot = rows.seen(engine)
 
     (view,) = (job for job in snapshot.jobs if job.job_id == claim.job_id)
-    assert (view.holder, view.group) == (claim.incarnation, ())
+    assert (view.holder, view.group) == (claim.incarnation, ("gone@host",))
     assert claim.incarnation not in {worker.incarnation for worker in snapshot.workers}
 
 

@@ -64,7 +64,7 @@ def fail_one(engine: Engine, worker: Incarnation) -> JobId:
         for job in store.snapshot(window=10, may_lose_workers=False).jobs
         if job.state is JobState.QUEUED
     )
-    number, _ = store.open_attempt(job, queue_of(Phase.ENCODE))
+    number = store.open_attempt(job, queue_of(Phase.ENCODE)).attempt
     claims = ClaimStore(engine)
     claim = claims.claim(job.job_id, Phase.ENCODE, number, worker)
     claims.fail(claim, code="phase_failed", message="no", retryable=False, max_failures=3)

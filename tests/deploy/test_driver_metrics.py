@@ -8,8 +8,7 @@ import pytest
 from fake_lookout import BlindLookout
 from views_of_the_world import a_job, a_worker, a_world
 
-from ddit_batch.control import Letter
-from ddit_batch.db.scheduler_store import Standing
+from ddit_batch.db.scheduler_store import Sending, Standing
 from ddit_batch.job import Incarnation, JobId, JobState, Phase, WorkerName
 from ddit_batch.metrics import SchedulerMetrics
 from ddit_batch.scheduler import live
@@ -47,10 +46,6 @@ class _World:
     def forget_reports(self, job_ids: Iterable[JobId]) -> None:
         self.asked += [("forget", job) for job in job_ids]
 
-    def read_letters(self, job_ids: Iterable[JobId]) -> dict[JobId, Letter]:
-        del job_ids
-        return {}
-
     def waiting_task_ids(self, queues: Iterable[str]) -> frozenset[str]:
         return frozenset() & frozenset(queues)
 
@@ -61,9 +56,9 @@ class _World:
     def rescue(self, job: JobView) -> None:
         self.asked.append(("rescue", job.job_id))
 
-    def resent(self, job: JobView) -> int:
+    def resent(self, job: JobView) -> Sending:
         self.asked.append(("resent", job.job_id))
-        return 1
+        return Sending(attempt=job.attempt, vae_attempt=1, plan=None)
 
     def encode(self, job_id: JobId, attempt: int) -> None:
         self.asked.append(("encode", job_id, attempt))

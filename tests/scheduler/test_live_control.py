@@ -22,6 +22,7 @@ def a_letter(**changes: object) -> Letter:
         "attempt": 3,
         "instruction": Instruction.CONTINUE,
         "group": (WorkerName("dit-0@host"), WorkerName("dit-1@host")),
+        "epoch": 17,
     }
     return Letter(**{**fields, **changes})
 

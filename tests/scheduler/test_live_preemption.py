@@ -101,7 +101,7 @@ def test_letter_of_an_earlier_attempt_is_not_pending(
     job = encoded(engine, steps=LONG)
     driver.round()
     claim = runs(engine, job, worker)
-    old = Letter(attempt=claim.attempt - 1, instruction=Instruction.RELEASE, group=())
+    old = Letter(attempt=claim.attempt - 1, instruction=Instruction.RELEASE, group=(), epoch=9)
     control.write_letter(job, old)
 
     driver.round()

@@ -113,7 +113,7 @@ class Farm:
         view = self.view(job)
         phase = PHASE_OF[view.state]
         queue = queue_of(phase, WorkerName(to) if phase is Phase.DIT else None)
-        return self.store.open_attempt(view, queue)[0]
+        return self.store.open_attempt(view, queue).attempt
 
     def claim(self, job: JobId, by: Incarnation, to: str = "dit-0@gpu-a") -> Claim:
         """Have *by* take the job's next phase, sent before if it was not yet."""
@@ -185,7 +185,7 @@ def empty(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(
             text(
-                "TRUNCATE decisions, batches, jobs, job_events, attempts, segments, workers "
+                "TRUNCATE decisions, batches, jobs, job_events, attempts, segments, plans, workers "
                 "RESTART IDENTITY; "
                 "UPDATE leadership SET look_ahead = NULL, decode_backlog = NULL"
             )
