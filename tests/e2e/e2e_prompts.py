@@ -116,6 +116,22 @@ LINES |= {str(line["custom_id"]): line for line in _GROUPED}
 GROUPED = tuple(str(line["custom_id"]) for line in _GROUPED)
 """Jobs for groups: both backends, both solvers, and a number of tokens that divides by nothing."""
 
+_SQUARES = tuple(
+    _line(
+        f"square-{i}",
+        "tiny-wan",
+        f"square number {i}",
+        num_inference_steps=12,
+        guidance_scale=1.0,
+        seed=30 + i,
+        **_size(80, 80, 9),
+    )
+    for i in range(20)
+)
+LINES |= {str(line["custom_id"]): line for line in _SQUARES}
+SQUARES = tuple(str(line["custom_id"]) for line in _SQUARES)
+"""Jobs of a shape that no other test has."""
+
 GROUP_TIMEOUT_S = 3.0
 """How long a member of a group waits for another in these tests."""
 SHORT = ("fox", "tram", "waves", "snow")
