@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from math import gcd
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ddit_batch.errors import ConfigError
 from ddit_batch.resources import data_folder
@@ -31,15 +32,6 @@ class Dtype(StrEnum):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
-
-
-class Backend(StrEnum):
-    """Whose sequence parallelism denoises the model with several workers."""
-
-    XFUSER = "xfuser"
-    """USP: any number of tokens, because it pads and masks."""
-    DIFFUSERS = "diffusers"
-    """Its own context parallelism: only dops that divide the tokens."""
 
 
 class _Value(BaseModel):
@@ -80,15 +72,42 @@ class Dtypes(_Value):
     vae: Dtype = Dtype.FLOAT32
 
 
+class Backend(StrEnum):
+    """Which library lets several workers denoise one job together."""
+
+    XFUSER = "xfuser"
+    """xfuser's USP: any number of tokens; rings."""
+    DIFFUSERS = "diffusers"
+    """diffusers' context parallelism: a dop divides the tokens."""
+
+
 class Parallelism(_Value):
-    """How several workers denoise one video of the model."""
+    """How the workers of one group share a step."""
 
     backend: Backend = Backend.XFUSER
     guidance: bool = False
-    """CFG-parallel: the halves of the group ask with and without the prompt, where the request is
-    guided."""
-    ring: int = 1
-    """Degree of ring attention within the group; xfuser only."""
+    """Half of a group of even size asks with the prompt and half without, where the request uses
+    guidance; each half splits the sequence."""
+    ring: Annotated[int, Field(ge=1)] = 1
+    """How many ranks pass keys and values around, instead of exchanging heads: as many of them as
+    divide the ranks that split the sequence. More than 1 rounds otherwise than one worker does."""
+
+    @model_validator(mode="after")
+    def _has_rings_where_they_run(self) -> Self:
+        if self.ring > 1 and self.backend is not Backend.XFUSER:
+            raise ValueError(f"ring {self.ring} needs backend xfuser; {self.backend} has no rings")
+        return self
+
+    def refusal(self, *, dop: int, heads: int, tokens: int, is_guided: bool) -> str | None:
+        """Why *dop* workers cannot take a step of so many tokens together; None if they can."""
+        ranks = dop // 2 if self.guidance and is_guided and dop % 2 == 0 else dop
+        around = gcd(ranks, self.ring)
+        if heads % (ranks // around):
+            return f"{ranks // around} ranks exchange heads and do not divide {heads} heads"
+        if tokens % ranks and (self.backend is Backend.DIFFUSERS or around > 1):
+            without = "rings" if around > 1 else self.backend.value
+            return f"{ranks} ranks do not divide {tokens} tokens, and {without} cannot pad"
+        return None
 
 
 class ModelConfig(_Value):
