@@ -52,8 +52,8 @@ class CostModel:
     """Costs that stand as they are, whatever the profiles say."""
     max_dop: int | None = None
     """No legal dop is larger; None sets no limit."""
-    pads: bool = True
-    """The backend pads tokens that a dop does not divide. False: such a dop is not legal."""
+    unpadded: frozenset[str] = frozenset()
+    """Models whose backend does not pad: a dop that does not divide the tokens is not legal."""
     heads: Mapping[str, int] = field(default_factory=dict)
     """Attention heads by model, where they are known better than from its profile."""
     is_fixed: bool = False
@@ -101,7 +101,10 @@ class CostModel:
     def _made(self, model: str, shape: Shape) -> Cost:
         profile = self.profile_of(model)
         dops = profile.dops(
-            shape, heads=self.heads.get(model), max_dop=self.max_dop, pads=self.pads
+            shape,
+            heads=self.heads.get(model),
+            max_dop=self.max_dop,
+            pads=model not in self.unpadded,
         )
         steps = [profile.step(shape, dop) for dop in dops]
         ratios = [self.ratios.at(model, shape, dop) for dop in dops]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -28,7 +29,7 @@ from ddit_batch.cost_curve import TokenGeometry
 from ddit_batch.cost_model import UNKNOWN, CostModel
 from ddit_batch.errors import ConfigError
 from ddit_batch.job import Shape
-from ddit_batch.model_config import known_models
+from ddit_batch.model_config import Backend, ModelConfig, find_model, known_models
 from ddit_batch.model_profile import LINEAR, QUADRATIC, ModelProfile
 from ddit_batch.resources import data_folder
 from ddit_batch.yaml_file import read_yaml
@@ -288,7 +289,7 @@ def make_cost_model(
     *,
     heads: Mapping[str, int] | None = None,
     max_dop: int | None = None,
-    pads: bool = True,
+    unpadded: frozenset[str] = frozenset(),
     is_fixed: bool = False,
     unknown: ModelProfile = UNKNOWN,
 ) -> CostModel:
@@ -297,25 +298,36 @@ def make_cost_model(
         profiles=tuple(profile.for_model() for profile in profiles),
         heads=heads or {},
         max_dop=max_dop,
-        pads=pads,
+        unpadded=unpadded,
         is_fixed=is_fixed,
         unknown=unknown,
     )
 
 
-def cost_model_of(settings: Settings, *, max_dop: int | None = None) -> CostModel:
+def cost_model_of(settings: Settings) -> CostModel:
     """The cost model of a live system: the named profiles, then the shipped ones.
 
-    Heads are those of the model configs, which say what the workers really load. No legal dop is
-    larger than *max_dop*, if it is given.
+    Heads, and whether tokens are padded, are those of the model configs, which say what the workers
+    really load: those in reach, and those that the settings name, if they are in reach here.
 
     Raises:
         ConfigError: A profile or model config is unknown or wrong.
     """
     shipped = known_profiles()
+    models = known_models(settings.models_folder)
+    for name in settings.models:
+        with suppress(ConfigError):  # a file or folder of the workers' hosts
+            found = find_model(name, models)
+            models.setdefault(found.name, found)
     return make_cost_model(
         [*(find_profile(name, shipped) for name in settings.profiles), *shipped.values()],
-        heads={model.name: model.heads for model in known_models(settings.models_folder).values()},
-        max_dop=max_dop,
+        heads={model.name: model.heads for model in models.values()},
+        unpadded=frozenset(name for name, model in models.items() if not _pads(model)),
         is_fixed=settings.profile_fixed,
     )
+
+
+def _pads(model: ModelConfig) -> bool:
+    """Whether a group may have any number of tokens; see ``Parallelism.refusal``."""
+    how = model.parallelism
+    return how.backend is Backend.XFUSER and how.ring == 1

@@ -34,9 +34,6 @@ from ddit_batch.scheduler.service import serve
 
 logger = logging.getLogger(__name__)
 
-WIDEST_LIVE = 1
-"""The largest dop of a live job: workers of this release denoise alone."""
-
 FLOWER_COLUMNS = "uuid,state,worker,received,runtime,exception"
 """Of Flower's list of tasks: the id says job, phase and attempt, the exception why it ended."""
 
@@ -51,7 +48,7 @@ def scheduler(check: bool) -> None:
         return
     require(settings, "database_url", "broker_url")
     set_up_logging(settings)
-    costs = cost_model_of(settings, max_dop=WIDEST_LIVE)
+    costs = cost_model_of(settings)
     policy_of = partial(make_policy, settings.policy)
     engine = make_engine(settings.database_url.get_secret_value(), pool_size=4)
     check_schema(engine)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Engine, Subquery, and_, func, or_, select
+from sqlalchemy import ColumnElement, Engine, Subquery, and_, case, func, or_, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.orm import aliased
 
 from ddit_batch.db.models import Attempt, Job, Segment, Worker
+from ddit_batch.db.segments import GROUP_BROKEN
 from ddit_batch.job import BatchId, Phase, Shape
 from ddit_batch.lifecycle import Trigger
 from ddit_batch.measurement import PhaseTime
@@ -16,8 +18,9 @@ RECENT = 2000
 few enough that a changed machine is soon believed. Read in the order of the primary key."""
 
 _WHOLE = (Trigger.FINISH, Trigger.GIVE_BACK)
-"""Ends of an attempt that came when the last step did. A lost or hung worker's segment ends when
-somebody notices, so its seconds say nothing of its steps."""
+"""Ends of an attempt that came when the last step did. The last segment of a lost or hung worker
+ends when somebody notices, so its seconds say nothing of its steps; those before it ended at a step
+boundary, unless their group broke."""
 
 _SEGMENT_S = func.extract("epoch", Segment.ended_at - Segment.started_at)
 
@@ -27,8 +30,10 @@ def step_observations(
 ) -> tuple[Observation, ...]:
     """Seconds per step of the newest closed segments, or of one batch's, by model, shape and dop.
 
-    A sample is a whole segment, so it includes what a segment costs beside its steps: to load
-    embeddings, to write latents. Samples stand newest first.
+    A sample is a whole segment, so the first of an attempt includes what it costs to load
+    embeddings, the last what it costs to write latents. Where a group changed in between, so that
+    an attempt has several, these two count only if they have half of the job's steps at least: on
+    fewer that cost weighs too much. Samples stand newest first.
     """
     newest = _closed_segments(recent, batch_id)
     key = (newest.c.model, newest.c.height, newest.c.width, newest.c.num_frames, newest.c.dop)
@@ -52,7 +57,7 @@ def _closed_segments(recent: int, batch_id: BatchId | None) -> Subquery:
     conditions: list[ColumnElement[bool]] = [
         Segment.to_step > Segment.from_step,
         Segment.ended_at > Segment.started_at,
-        or_(Attempt.outcome.is_(None), Attempt.outcome.in_(_WHOLE)),
+        *_ended_with_a_step(),
     ]
     if batch_id is not None:
         conditions.append(Job.batch_id == batch_id)
@@ -79,6 +84,24 @@ def _closed_segments(recent: int, batch_id: BatchId | None) -> Subquery:
         .order_by(Segment.id.desc())
         .limit(recent)
         .subquery()
+    )
+
+
+def _ended_with_a_step() -> tuple[ColumnElement[bool], ...]:
+    """Of a segment with its job and attempt: its seconds are those of its steps, or nearly so."""
+    other = aliased(Segment)
+    others = select(other.reason).where(
+        other.job_id == Segment.job_id, other.attempt == Segment.attempt
+    )
+    is_first = ~others.where(other.id < Segment.id).exists()
+    # Why the segment after it began; null: there is none.
+    after = others.where(other.id > Segment.id).order_by(other.id).limit(1).scalar_subquery()
+    is_last = after.is_(None)
+    is_whole = or_(Attempt.outcome.is_(None), Attempt.outcome.in_(_WHOLE))
+    steps = Segment.to_step - Segment.from_step
+    return (
+        case((is_last, is_whole), else_=after != GROUP_BROKEN),
+        or_(is_first == is_last, 2 * steps >= Job.steps),
     )
 
 

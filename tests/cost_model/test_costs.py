@@ -99,8 +99,9 @@ def test_seconds_and_widths_are_looked_up() -> None:
         ({"heads": {"wan": 7}}, (1,)),
         ({"max_dop": 4}, (1, 2, 3, 4)),
         ({"max_dop": 1}, (1,)),
-        ({"pads": False}, (1, 2, 4, 5)),  # 100 tokens
-        ({"pads": False, "max_dop": 4, "heads": {"wan": 10}}, (1, 2)),
+        ({"unpadded": frozenset({"wan"})}, (1, 2, 4, 5)),  # 100 tokens
+        ({"unpadded": frozenset({"other"})}, (1, 2, 3, 4, 5, 8)),
+        ({"unpadded": frozenset({"wan"}), "max_dop": 4, "heads": {"wan": 10}}, (1, 2)),
     ],
 )
 def test_a_legal_dop_is_known_and_divides_what_it_must(
@@ -130,7 +131,11 @@ def test_every_cost_has_legal_dops_and_positive_seconds(
     tokens: int,
 ) -> None:
     """Whatever is asked: dop 1 first, ascending, all rules kept, the best dops among them."""
-    model = CostModel(profiles=(a_profile(table, heads=heads),), max_dop=max_dop, pads=pads)
+    model = CostModel(
+        profiles=(a_profile(table, heads=heads),),
+        max_dop=max_dop,
+        unpadded=frozenset() if pads else frozenset({"wan"}),
+    )
 
     cost = model.cost("wan", shape_of(tokens))
 

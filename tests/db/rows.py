@@ -41,7 +41,16 @@ STRAIGHT_WAY = (
     JobState.SUCCEEDED,
 )
 
-_TABLES = ("batches", "jobs", "job_events", "attempts", "segments", "plans", "workers", "leadership")
+_TABLES = (
+    "batches",
+    "jobs",
+    "job_events",
+    "attempts",
+    "segments",
+    "plans",
+    "workers",
+    "leadership",
+)
 _A_REQUEST = Request(
     custom_id="video-1",
     line=1,

@@ -36,6 +36,7 @@ class Cluster:
 
     @property
     def scheduler(self) -> SchedulerStore:
+        """As whoever leads."""
         return rows.leading(self.engine)
 
     def runs(self, *numbers: int) -> Claim:
@@ -56,6 +57,7 @@ class Cluster:
         self.changes(claim, epoch, step=step)
 
     def changes(self, claim: Claim, epoch: int, *, step: int, reason: str = "change") -> bool:
+        """The job has the plan's workers since *step*. False: it is not the leader's any more."""
         workers = self.plan(epoch)[1]
         return self.claims.change_group(
             claim, epoch=epoch, workers=workers, step=step, reason=reason
@@ -69,6 +71,7 @@ class Cluster:
         return outcome, tuple(map(WorkerName, workers))
 
     def outcome(self, epoch: int) -> str | None:
+        """What became of a plan; None while it is pending."""
         return self.plan(epoch)[0]
 
     def groups(self, job: JobId) -> tuple[Names, Names | None]:
@@ -81,9 +84,7 @@ class Cluster:
 def cluster(engine: Engine) -> Cluster:
     """Workers 0 to 3, all idle."""
     lives = {name: rows.registered(engine, Phase.DIT, name=name) for name in names(*range(4))}
-    return Cluster(
-        engine=engine, lives=lives, claims=ClaimStore(engine), plans=PlanStore(engine)
-    )
+    return Cluster(engine=engine, lives=lives, claims=ClaimStore(engine), plans=PlanStore(engine))
 
 
 def test_plan_is_pending_then_formed_then_in_effect(cluster: Cluster) -> None:

@@ -4,9 +4,9 @@ import pytest
 import rows
 from sqlalchemy import Engine, text
 
-from ddit_batch.db.claims import ClaimStore
+from ddit_batch.db.claims import Claim, ClaimStore
 from ddit_batch.db.step_times import phase_times, step_observations
-from ddit_batch.job import BatchId, JobId, Phase, Shape
+from ddit_batch.job import BatchId, JobId, Phase, Shape, WorkerName
 
 SHAPE = Shape(64, 96, 9)
 
@@ -103,6 +103,95 @@ def test_the_end_of_a_lost_worker_is_not_seen(engine: Engine) -> None:
 
     assert rows.segments(engine, claim.job_id) == [(0, 5, "start")]
     assert step_observations(engine) == ()
+
+
+Span = tuple[int, int, float, str]
+"""Steps up to which a group denoised, its dop, seconds a step, and why it began."""
+
+
+def with_groups(engine: Engine, *spans: Span, steps: int = 100) -> Claim:
+    """A job that groups of several sizes have denoised, and still do."""
+    (job,) = rows.submitted(engine, num_inference_steps=steps)
+    rows.finished(engine, rows.claimed(engine, job))
+    claim, claims, seconds = rows.claimed(engine, job), ClaimStore(engine), []
+    step = 0
+    for epoch, (to_step, dop, step_s, reason) in enumerate(spans):
+        names = tuple(WorkerName(f"w{number}") for number in range(dop))
+        assert claims.change_group(claim, epoch=epoch, workers=names, step=step, reason=reason)
+        seconds.append(step_s * (to_step - step))
+        step = to_step
+    with engine.begin() as connection:
+        ids = connection.scalars(
+            text("SELECT id FROM segments WHERE job_id = :job ORDER BY id"), {"job": job}
+        )
+        for number, took_s in zip(list(ids), seconds, strict=True):
+            connection.execute(
+                text(
+                    "UPDATE segments SET started_at = coalesce(ended_at, clock_timestamp()) "
+                    "- :s * interval '1 second' WHERE id = :id"
+                ),
+                {"s": took_s, "id": number},
+            )
+        connection.execute(
+            text("UPDATE jobs SET step = :step WHERE id = :job"), {"step": step, "job": job}
+        )
+    return claim
+
+
+def step_s_by_dop(engine: Engine) -> dict[int, tuple[float, ...]]:
+    return {seen.dop: seen.step_s for seen in step_observations(engine)}
+
+
+def test_each_size_of_a_group_that_changed_is_seen(engine: Engine) -> None:
+    """Also of a job that still runs: what is over is over."""
+    with_groups(
+        engine,
+        (60, 1, 2.0, "start"),
+        (63, 2, 1.0, "grow"),
+        (64, 4, 0.5, "grow"),
+        (70, 2, 1.5, "shrink"),
+        (80, 1, 2.5, "shrink"),
+    )
+
+    assert step_s_by_dop(engine) == {
+        1: pytest.approx((2.0,)),
+        2: pytest.approx((1.5, 1.0)),
+        4: pytest.approx((0.5,)),
+    }
+
+
+def test_short_beginning_and_end_of_an_attempt_are_not_seen(engine: Engine) -> None:
+    """On a few steps, loading and storing weigh too much; on half of all steps they do not."""
+    claim = with_groups(engine, (2, 1, 9.0, "start"), (90, 2, 1.0, "grow"), (100, 4, 9.0, "grow"))
+    rows.finished(engine, claim)
+    assert step_s_by_dop(engine) == {2: pytest.approx((1.0,))}
+
+    claim = with_groups(engine, (50, 1, 2.0, "start"), (51, 2, 3.0, "grow"))
+    ClaimStore(engine).give_back(claim, reason="x", checkpoint=("checkpoint", 51))
+    assert step_s_by_dop(engine) == {1: pytest.approx((2.0,)), 2: pytest.approx((1.0,))}
+
+
+def test_group_that_broke_is_not_seen(engine: Engine) -> None:
+    """It ended when somebody noticed; what went on after it began with a step."""
+    claim = with_groups(
+        engine,
+        (10, 1, 2.0, "start"),
+        (30, 2, 9.0, "grow"),
+        (31, 1, 2.5, "group_broken"),
+        (100, 2, 1.0, "grow"),
+    )
+    rows.finished(engine, claim)
+
+    assert step_s_by_dop(engine) == {1: pytest.approx((2.5,)), 2: pytest.approx((1.0,), rel=0.02)}
+
+
+def test_last_group_of_a_lost_leader_is_not_seen_but_those_before_it_are(engine: Engine) -> None:
+    """Only the end of the attempt is uncertain."""
+    claim = with_groups(engine, (60, 1, 2.0, "start"), (70, 2, 1.0, "grow"), (99, 4, 9.0, "grow"))
+    rows.lost(engine, claim.incarnation)
+    rows.leading(engine).rescue(rows.view(engine, claim.job_id))
+
+    assert step_s_by_dop(engine) == {1: pytest.approx((2.0,)), 2: pytest.approx((1.0,))}
 
 
 def test_phase_times_are_those_of_finished_attempts(engine: Engine) -> None:

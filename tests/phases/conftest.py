@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from group_stage import MakeStagedModel, Stage, StagedModel
 from tiny_model import MakeRequest, Model, load
 
-from ddit_batch.model_config import Dtype, Dtypes, ModelConfig, known_models
+from ddit_batch.model_config import Dtype, Dtypes, ModelConfig, Parallelism, known_models
 from ddit_batch.phases.models import tiny
 from ddit_batch.request import Request
 
@@ -73,3 +76,54 @@ def model(request: pytest.FixtureRequest, models: dict[str, Model]) -> Model:
 def make_request() -> MakeRequest:
     """A small request with some fields changed."""
     return lambda **changes: replace(REQUEST, **changes)
+
+
+@pytest.fixture(scope="session")
+def _stage_of_the_session() -> Iterator[Stage]:
+    stage = Stage()
+    yield stage
+    stage.close()
+
+
+@pytest.fixture
+def stage(_stage_of_the_session: Stage) -> Iterator[Stage]:
+    """Four worker processes without groups."""
+    yield _stage_of_the_session
+    _stage_of_the_session.close_groups()
+
+
+@pytest.fixture
+def staged(
+    stage: Stage,
+    config: ModelConfig,
+    tiny_folders: dict[str, Path],
+    models: dict[str, Model],
+) -> MakeStagedModel:
+    """Has all players load the model of a solver, with some fields of Parallelism."""
+
+    def load_everywhere(solver: str = "unipc", **parallelism: Any) -> StagedModel:
+        changes = {"parallelism": Parallelism(**parallelism)}
+        stage.load(config.model_copy(update=changes), tiny_folders[solver])
+        return StagedModel(stage, models[solver])
+
+    return load_everywhere
+
+
+@pytest.fixture
+def staged_with_six_heads(
+    stage: Stage,
+    config: ModelConfig,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> MakeStagedModel:
+    """The same with a model that three workers can share."""
+
+    def load_everywhere(**parallelism: Any) -> StagedModel:
+        folder = tmp_path_factory.getbasetemp() / "six-heads"
+        if not folder.exists():
+            tiny.build(folder, heads=6, head_dim=6)
+        changed = config.model_copy(update={"heads": 6})
+        changes = {"parallelism": Parallelism(**parallelism)}
+        stage.load(changed.model_copy(update=changes), folder)
+        return StagedModel(stage, load(changed, folder))
+
+    return load_everywhere

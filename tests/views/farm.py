@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 
 from ddit_batch.db.claims import Claim, ClaimStore
 from ddit_batch.db.leases import LeaseStore, WorkerIdentity
+from ddit_batch.db.plans import PlanStore
 from ddit_batch.db.scheduler_store import SchedulerStore, begin_term
 from ddit_batch.db.submission import job_id, submit
 from ddit_batch.job import (
@@ -141,6 +142,19 @@ class Farm:
             if state in PHASE_OF and PHASE_OF[state] is phase:
                 return
             self.finish(claim)
+
+    def group(
+        self, claim: Claim, *workers: str, step: int = 0, reason: str = "grow", done: bool = True
+    ) -> int:
+        """Have the job go over to *workers*, or only be told to; returns the plan's epoch."""
+        names = tuple(map(WorkerName, workers))
+        epoch = self.store.open_plan(self.view(claim.job_id), names).epoch
+        if done:
+            assert PlanStore(self.engine).formed(claim, epoch)
+            assert self.claims.change_group(
+                claim, epoch=epoch, workers=names, step=step, reason=reason
+            )
+        return epoch
 
     def progress(self, claim: Claim, *, step: int, step_s: float) -> None:
         """Have the leader's report of its progress arrive."""

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
+import pytest
 from farm import STEPS, Farm, request
 
 from ddit_batch.job import JobState, Phase
@@ -115,3 +118,29 @@ def test_message_that_nobody_claimed_used_nobody(farm: Farm) -> None:
     farm.send(job)
 
     assert farm.rows("SELECT * FROM gpu_seconds") == []
+
+
+def test_group_that_changes_has_a_row_for_each_of_its_forms(farm: Farm) -> None:
+    """Without a gap in steps or time; the plan says which decision made it."""
+    workers = farm.workers()
+    for number in (1, 2):
+        farm.worker(f"dit-{number}@gpu-a", Phase.DIT)
+    (job,) = farm.submit()
+    farm.bring(job, JobState.DENOISING, workers)
+    claim = farm.claims.claim(job, Phase.DIT, 1, workers[Phase.DIT])
+    lead, *others = (f"dit-{number}@gpu-a" for number in range(3))
+    grown = farm.group(claim, lead, *others, step=2)
+    shrunk = farm.group(claim, lead, others[0], step=5, reason="shrink")
+    farm.finish(claim)
+
+    found = farm.rows("SELECT * FROM gpu_seconds WHERE phase = 'dit' ORDER BY segment")
+
+    columns = ("dop", "workers", "from_step", "to_step", "reason", "plan")
+    assert [tuple(row[column] for column in columns) for row in found] == [
+        (1, [lead], 0, 2, "start", 0),
+        (3, [lead, *others], 2, 5, "grow", grown),
+        (2, [lead, others[0]], 5, STEPS, "shrink", shrunk),
+    ]
+    ends = [(row["started_at"], row["ended_at"]) for row in found]
+    assert all(end == start for (_, end), (start, _) in pairwise(ends))
+    assert all(row["gpu_seconds"] == pytest.approx(row["seconds"] * row["dop"]) for row in found)

@@ -7,7 +7,8 @@ import pytest
 from farm import STEPS, Farm, request, scheduler_running
 from sqlalchemy import Engine
 
-from ddit_batch.job import FINAL_STATES, JobState, Phase
+from ddit_batch.db.plans import PlanStore
+from ddit_batch.job import FINAL_STATES, JobState, Phase, WorkerName
 from ddit_batch.lifecycle import Trigger
 
 
@@ -123,19 +124,104 @@ def test_worker_that_ended_was_last_seen_while_its_lease_held(farm: Farm) -> Non
     assert (lost["job_id"], lost["jobs_done"]) == (None, 0)
 
 
-def test_follower_works_on_its_leaders_job(farm: Farm) -> None:
-    """A worker in a group shows the job, though its leader holds it."""
+def roles(farm: Farm) -> dict[str, tuple[object, object]]:
+    """Job and role of every DiT worker."""
+    found = farm.rows("SELECT name, job_id, role FROM worker_status WHERE phase = 'dit'")
+    return {str(row["name"]): (row["job_id"], row["role"]) for row in found}
+
+
+def idle(farm: Farm) -> object:
+    """How many DiT workers have nothing to do."""
+    (found,) = farm.rows("SELECT idle FROM worker_capacity WHERE phase = 'dit'")
+    return found["idle"]
+
+
+def test_workers_show_whether_they_lead_follow_or_join(farm: Farm) -> None:
+    """A worker in a group shows the job, though its leader holds it; so does one on its way."""
+    workers = farm.workers()
+    lead, follow, join, rest = (f"dit-{number}@gpu-a" for number in range(4))
+    for name in (follow, join, rest):
+        farm.worker(name, Phase.DIT)
+    (job,) = farm.submit()
+    farm.bring(job, JobState.DENOISING, workers)
+    claim = farm.claims.claim(job, Phase.DIT, 1, workers[Phase.DIT])
+    assert (roles(farm)[lead], idle(farm)) == ((job, "leader"), 3)
+
+    farm.group(claim, lead, follow)
+    assert (roles(farm)[follow], idle(farm)) == ((job, "follower"), 2)
+    farm.group(claim, lead, follow, join, done=False)
+
+    assert roles(farm) == {
+        lead: (job, "leader"),
+        follow: (job, "follower"),
+        join: (job, "joining"),
+        rest: (None, None),
+    }
+    assert idle(farm) == 1
+
+
+def test_worker_that_a_sent_job_waits_for_is_not_idle(farm: Farm) -> None:
+    """Its leader has not claimed it yet, and its followers have not been needed."""
+    workers = farm.workers()
+    farm.worker("dit-1@gpu-a", Phase.DIT)
+    farm.worker("dit-2@gpu-a", Phase.DIT)
+    (job,) = farm.submit()
+    farm.bring(job, JobState.ENCODED, workers)
+    group = (WorkerName("dit-0@gpu-a"), WorkerName("dit-1@gpu-a"))
+
+    farm.store.open_attempt(farm.view(job), "dit.dit-0@gpu-a", group)
+
+    assert roles(farm)["dit-1@gpu-a"] == (job, "joining")
+    assert idle(farm) == 1
+    assert farm.status(job)["next_workers"] == list(group)
+    assert farm.status(job)["waiting_for"] == "message_sent"
+
+
+def test_worker_that_was_let_go_is_idle(farm: Farm) -> None:
+    """Once the plan without it is in effect, whatever plans it was in before."""
     workers = farm.workers()
     farm.worker("dit-1@gpu-a", Phase.DIT)
     (job,) = farm.submit()
     farm.bring(job, JobState.DENOISING, workers)
-    farm.execute("UPDATE segments SET dop = 2, workers = '{dit-0@gpu-a,dit-1@gpu-a}'")
+    claim = farm.claims.claim(job, Phase.DIT, 1, workers[Phase.DIT])
+    farm.group(claim, "dit-0@gpu-a", "dit-1@gpu-a")
 
-    found = farm.rows("SELECT job_id FROM worker_status WHERE name = 'dit-1@gpu-a'")
-    capacity = farm.rows("SELECT workers, idle FROM worker_capacity WHERE phase = 'dit'")
+    told = farm.group(claim, "dit-0@gpu-a", done=False)
+    assert (roles(farm)["dit-1@gpu-a"], idle(farm)) == ((job, "follower"), 0)
+    assert PlanStore(farm.engine).formed(claim, told)
+    farm.claims.change_group(
+        claim, epoch=told, workers=(WorkerName("dit-0@gpu-a"),), step=3, reason="shrink"
+    )
 
-    assert found == [{"job_id": job}]
-    assert capacity == [{"workers": 2, "idle": 0}]
+    assert (roles(farm)["dit-1@gpu-a"], idle(farm)) == ((None, None), 1)
+
+
+def test_job_shows_the_change_of_its_group_that_is_under_way(farm: Farm) -> None:
+    """From the decision to the step boundary; null again after it, and when taken back."""
+    workers = farm.workers()
+    farm.worker("dit-1@gpu-a", Phase.DIT)
+    (job,) = farm.submit()
+    farm.bring(job, JobState.DENOISING, workers)
+    claim = farm.claims.claim(job, Phase.DIT, 1, workers[Phase.DIT])
+    pair = ["dit-0@gpu-a", "dit-1@gpu-a"]
+
+    seen = [farm.status(job)["next_workers"]]
+    farm.group(claim, *pair, done=False)
+    seen.append(farm.status(job)["next_workers"])
+    farm.group(claim, *pair)
+    seen.append(farm.status(job)["next_workers"])
+    farm.group(claim, done=False)
+    seen.append(farm.status(job)["next_workers"])
+    farm.store.withdraw_plan(farm.view(job))
+    seen.append(farm.status(job)["next_workers"])
+
+    assert seen == [None, pair, None, [], None]
+    assert (farm.status(job)["dop"], farm.status(job)["workers"]) == (2, pair)
+    plans = farm.rows("SELECT workers, dop, outcome, is_open FROM group_plans ORDER BY epoch")
+    assert [tuple(row.values()) for row in plans] == [
+        (pair, 2, "formed", False),
+        ([], 0, "withdrawn", False),
+    ]
 
 
 def test_latency_is_of_attempts_that_finished(farm: Farm) -> None:

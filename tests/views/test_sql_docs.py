@@ -36,6 +36,8 @@ def lived_in(views_engine: Engine) -> Engine:
     farm.claims.give_back(claim, reason="test")
     farm.finish(farm.claim(resumed, workers[Phase.DIT]))
     farm.bring(running, JobState.DENOISING, workers)
+    farm.group(farm.claims.claim(running, Phase.DIT, 1, workers[Phase.DIT]), done=False)
+    farm.store.withdraw_plan(farm.view(running))
     farm.execute(
         "UPDATE segments SET started_at = current_date + time '11:00', "
         f"ended_at = current_date + time '13:00' WHERE job_id = '{done}'"

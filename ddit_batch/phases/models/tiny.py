@@ -46,18 +46,20 @@ def build(
     *,
     solver: SolverName = "unipc",
     layers: int = 2,
+    heads: int = HEADS,
     head_dim: int = 12,
     seed: int = 0,
 ) -> None:
     """Write a pipeline in diffusers' format to *folder*.
 
-    *layers* and *head_dim* (even, at least 6: three rotary axes share it) make the transformer
-    heavier, for benchmarks. Leaves the caller's random numbers be.
+    *layers*, *heads* and *head_dim* (even, at least 6: three rotary axes share it) make the
+    transformer heavier, for benchmarks: it is *heads* times *head_dim* wide. Leaves the caller's
+    random numbers be.
     """
     with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator
         tokenizer = _tokenizer()
         text_encoder = _text_encoder(len(tokenizer))
-        transformer = _transformer(layers=layers, head_dim=head_dim)
+        transformer = _transformer(layers=layers, heads=heads, head_dim=head_dim)
         vae = _vae()
     generator = torch.Generator("cpu").manual_seed(seed)
     for module in (text_encoder, transformer, vae):
@@ -109,14 +111,14 @@ def _text_encoder(vocab_size: int) -> Any:
     )
 
 
-def _transformer(*, layers: int, head_dim: int) -> Any:
+def _transformer(*, layers: int, heads: int, head_dim: int) -> Any:
     return WanTransformer3DModel(
-        num_attention_heads=HEADS,
+        num_attention_heads=heads,
         attention_head_dim=head_dim,
         in_channels=_LATENT_CHANNELS,
         out_channels=_LATENT_CHANNELS,
         text_dim=_TEXT_DIM,
-        ffn_dim=4 * HEADS * head_dim,
+        ffn_dim=4 * heads * head_dim,
         num_layers=layers,
     )
 
@@ -158,9 +160,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--solver", choices=("unipc", "euler"), default="unipc")
     parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--heads", type=int, default=HEADS)
     parser.add_argument("--head-dim", type=int, default=12, help="even, at least 6")
     given = parser.parse_args(arguments)
-    build(given.folder, solver=given.solver, layers=given.layers, head_dim=given.head_dim)
+    build(
+        given.folder,
+        solver=given.solver,
+        layers=given.layers,
+        heads=given.heads,
+        head_dim=given.head_dim,
+    )
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ class DiffusersSequenceParallel:
             for module in transformer.modules()
             if isinstance(module, AttentionModuleMixin)
         ]
+        # Its entry for the model itself splits timesteps of single tokens, which Wan 2.2 has.
+        self._plan = {name: plan for name, plan in transformer._cp_plan.items() if name}
         self._mesh = LONE_MESH
 
     def split(self, mesh: Mesh, *, tokens: int) -> None:  # noqa: ARG002 -- it cannot pad
@@ -43,9 +45,9 @@ class DiffusersSequenceParallel:
         if is_split:
             self._put(mesh)
         if is_split and not was_split:
-            apply_context_parallel(self._transformer, self._context, self._transformer._cp_plan)
+            apply_context_parallel(self._transformer, self._context, self._plan)
         if was_split and not is_split:
-            remove_context_parallel(self._transformer, self._transformer._cp_plan)
+            remove_context_parallel(self._transformer, self._plan)
         for processor in self._processors:
             processor._parallel_config = self._parallel if is_split else None
 

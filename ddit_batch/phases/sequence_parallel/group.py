@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from ddit_batch.errors import GroupBroken
 from ddit_batch.model_config import Parallelism
-from ddit_batch.phases.sequence_parallel import torch_private
+from ddit_batch.phases.device import synchronize
+from ddit_batch.phases.sequence_parallel.forming import Forming
 from ddit_batch.phases.sequence_parallel.mesh import LONE_AXIS, LONE_MESH, Axis, Mesh
-from ddit_batch.phases.sequence_parallel.torch_private import Store
+from ddit_batch.phases.sequence_parallel.torch_private import Store, abort, broadcast, has_failed
+from ddit_batch.phases.sequence_parallel.watch import PeerWatch
 
 _CPU = torch.device("cpu")
 
@@ -65,7 +66,8 @@ class SPGroup:
         whole: Mesh,
         half: Mesh | None,
         device: torch.device,
-        process_groups: Sequence[dist.ProcessGroup],
+        axes: Sequence[Axis],
+        watched: Axis | None = None,
         timeout_s: float,
     ) -> None:
         self.members = members
@@ -79,9 +81,11 @@ class SPGroup:
         self.timeout_s = timeout_s
         """How long a member waits for the others in one exchange."""
         self._everybody = everybody
-        self._process_groups = tuple(process_groups)
+        self._axes = tuple(axes)
         self._closing = threading.Lock()
         self._is_closed = False
+        self._missed: str | None = None
+        self._watch = None if watched is None else PeerWatch(watched, self._miss)
 
     @property
     def rank(self) -> int:
@@ -139,7 +143,7 @@ class SPGroup:
         limit_s = self.timeout_s if timeout_s is None else timeout_s
         with self.breaking("exchanging"):
             if (everybody := self._everybody.process_group) is not None:
-                torch_private.broadcast(everybody, tensor, root=root, timeout_s=limit_s).wait()
+                broadcast(everybody, tensor, root=root, timeout_s=limit_s).wait()
         return tensor
 
     def exchange_halves(self, mine: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,6 +165,7 @@ class SPGroup:
         """
         try:
             yield
+            self._settle()
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as exc:
@@ -175,15 +180,38 @@ class SPGroup:
     def close(self, *, abort: bool = False) -> None:
         """Leave the group; what was private to it in torch is gone then. May be called again.
 
-        *abort* when it is broken: ends what still runs on the device.
+        *abort* when it is broken: does not wait for what still runs on the device.
         """
         with self._closing:
-            if self._is_closed:
+            if self._is_closed or self.is_lone:
                 return
             self._is_closed = True
-            for process_group in self._process_groups:
-                torch_private.drop_process_group(process_group, abort=abort)
-            self._process_groups = ()
+        if self._watch is not None:
+            self._watch.close()
+        if not abort:
+            synchronize(self.device)
+        for axis in self._axes:
+            axis.close()
+
+    def _settle(self) -> None:
+        """Wait for the device, and find out whether what it did counts.
+
+        A collective of NCCL that was aborted, or that timed out, raises nothing by itself.
+        """
+        if self.is_lone or self.device.type == "cpu":
+            return
+        synchronize(self.device)
+        if self._missed is not None:
+            raise RuntimeError(f"{self._missed} is gone")
+        if any(has_failed(group) for axis in self._axes if (group := axis.process_group)):
+            raise RuntimeError("NCCL reports a failure")
+
+    def _miss(self, rank: int) -> None:
+        """Another member died or left: whatever waits for it on the device shall not."""
+        self._missed = self.members[rank]
+        for axis in self._axes:
+            if axis.process_group is not None:
+                abort(axis.process_group)
 
 
 def lone_group(me: str) -> SPGroup:
@@ -194,7 +222,7 @@ def lone_group(me: str) -> SPGroup:
         whole=LONE_MESH,
         half=None,
         device=_CPU,
-        process_groups=(),
+        axes=(),
         timeout_s=math.inf,
     )
 
@@ -208,6 +236,7 @@ def form_group(
     parallelism: Parallelism,
     device: torch.device,
     timeout_s: float,
+    form_timeout_s: float | None = None,
 ) -> SPGroup:
     """The group of *members*, as *me*, one of them, sees it; blocks until all of them have come.
 
@@ -220,7 +249,8 @@ def form_group(
         me: Which of them this process is.
         parallelism: How they will share a step.
         device: Of this process's model.
-        timeout_s: How long forming may take, and later each exchange.
+        timeout_s: How long a member waits for the others in one exchange.
+        form_timeout_s: How long it waits for them to come; as long, if not said.
 
     Raises:
         GroupBroken: Not all of them came in time.
@@ -228,8 +258,13 @@ def form_group(
     assert len(set(members)) == len(members), f"a worker is in a group twice: {members}"
     if members == (me,):
         return lone_group(me)
-    forming = _Forming(
-        store=store, name=name, me=members.index(me), device=device, timeout_s=timeout_s
+    forming = Forming(
+        store=store,
+        name=name,
+        me=members.index(me),
+        device=device,
+        timeout_s=timeout_s,
+        form_timeout_s=timeout_s if form_timeout_s is None else form_timeout_s,
     )
     try:
         everybody = forming.axis("all", tuple(range(len(members))))
@@ -237,11 +272,13 @@ def form_group(
         half = None
         if parallelism.guidance and len(members) % 2 == 0:
             half = forming.half(len(members), ring=parallelism.ring)
+        watched = forming.watched(len(members))
     except RuntimeError as exc:
-        forming.drop()
+        forming.close()
         raise GroupBroken(
-            f"the group {', '.join(members)} ({name}) did not form within {timeout_s:g} s as {me} "
-            f"sees it: a member is gone, hung or was not told; go on as before ({exc})"
+            f"the group {', '.join(members)} ({name}) did not form, as {me} sees it: a member is "
+            f"gone, was not told or did not come in {forming.form_timeout_s:g} s; go on as before "
+            f"({exc})"
         ) from exc
     return SPGroup(
         members,
@@ -249,61 +286,7 @@ def form_group(
         whole=whole,
         half=half,
         device=device,
-        process_groups=forming.made,
+        axes=forming.made,
+        watched=watched,
         timeout_s=timeout_s,
     )
-
-
-class _Forming:
-    """The process groups of one SP group, made in an order that is the same for all members."""
-
-    def __init__(
-        self, *, store: Store, name: str, me: int, device: torch.device, timeout_s: float
-    ) -> None:
-        self.made: list[dist.ProcessGroup] = []
-        self._store = store
-        self._name = name
-        self._me = me
-        self._device = device
-        self._timeout_s = timeout_s
-
-    def axis(self, label: str, ranks: Sequence[int]) -> Axis:
-        """This member among *ranks* of the SP group, which hold it."""
-        if len(ranks) == 1:
-            return LONE_AXIS
-        rank = ranks.index(self._me)
-        process_group = torch_private.make_process_group(
-            self._store,
-            name=f"{self._name}/{label}",
-            rank=rank,
-            size=len(ranks),
-            device=self._device,
-            timeout_s=self._timeout_s,
-        )
-        self.made.append(process_group)
-        return Axis(rank=rank, size=len(ranks), process_group=process_group)
-
-    def mesh(self, everybody: Axis, label: str, ranks: Sequence[int], *, ring: int) -> Mesh:
-        """*ranks* splitting one sequence, in rings of the largest size that *ring* allows."""
-        around = math.gcd(len(ranks), ring)
-        if around == 1:
-            return Mesh(everybody)
-        across = len(ranks) // around
-        row, column = divmod(everybody.rank, across)
-        return Mesh(
-            everybody,
-            ulysses=self.axis(f"{label}/row{row}", ranks[row * across : (row + 1) * across]),
-            ring=self.axis(f"{label}/column{column}", ranks[column::across]),
-        )
-
-    def half(self, size: int, *, ring: int) -> Mesh:
-        """The half of *size* ranks that this member is in."""
-        side = self._me * 2 // size
-        ranks = range(side * size // 2, (side + 1) * size // 2)
-        label = f"half{side}"
-        return self.mesh(self.axis(label, ranks), label, ranks, ring=ring)
-
-    def drop(self) -> None:
-        """Give up what was made."""
-        for process_group in self.made:
-            torch_private.drop_process_group(process_group, abort=True)

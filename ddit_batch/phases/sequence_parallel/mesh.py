@@ -7,21 +7,37 @@ either library being initialised again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ddit_batch.phases.sequence_parallel.torch_private import drop_process_group
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+
 class Axis:
     """This process among ranks that talk to each other."""
 
-    rank: int
-    size: int
-    process_group: dist.ProcessGroup | None
-    """None for one rank alone: nobody to talk to."""
+    def __init__(self, *, rank: int, size: int, process_group: dist.ProcessGroup | None) -> None:
+        self.rank = rank
+        self.size = size
+        self._process_group = process_group
+
+    @property
+    def process_group(self) -> dist.ProcessGroup | None:
+        """What they talk through; None for one rank alone.
+
+        Raises:
+            RuntimeError: It was closed. (None would be taken for the default group.)
+        """
+        if self._process_group is None and self.size > 1:
+            raise RuntimeError("the group is closed")
+        return self._process_group
+
+    def close(self) -> None:
+        """Let the process group go, wherever this axis is still known."""
+        if self._process_group is not None:
+            drop_process_group(self._process_group)
+        self._process_group = None
 
 
 LONE_AXIS = Axis(rank=0, size=1, process_group=None)

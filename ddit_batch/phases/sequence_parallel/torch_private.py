@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import (
+    ErrorType,
     HashStore,
     PrefixStore,
     Store,
@@ -30,7 +31,17 @@ from torch.distributed.distributed_c10d import GroupName
 
 from ddit_batch.errors import ConfigError
 
-__all__ = ["Store", "broadcast", "drop_process_group", "ensure_lone_world", "make_process_group"]
+__all__ = [
+    "Store",
+    "abort",
+    "broadcast",
+    "cpu_flash_attention",
+    "drop_process_group",
+    "ensure_lone_world",
+    "has_failed",
+    "make_process_group",
+    "tables",
+]
 
 _CPU = torch.device("cpu")
 _lone_world_lock = threading.Lock()
@@ -55,18 +66,26 @@ def ensure_lone_world() -> None:
 
 
 def make_process_group(
-    store: Store, *, name: str, rank: int, size: int, device: torch.device, timeout_s: float
+    store: Store,
+    *,
+    name: str,
+    rank: int,
+    size: int,
+    device: torch.device,
+    form_timeout_s: float,
+    timeout_s: float,
 ) -> dist.ProcessGroup:
     """A process group of *size*, independent of any world; blocks until all of them have come.
 
     Tensors on the CPU go through gloo; on cuda there is NCCL beside it for those on *device*.
-    *name* is unique in this process, and the same in all members.
+    *name* is unique in this process, and the same in all members. *timeout_s* limits each
+    collective.
 
     Raises:
-        RuntimeError: Not all came within *timeout_s*, or one of them is gone.
+        RuntimeError: Not all came within *form_timeout_s*, or one of them is gone.
     """
     ensure_lone_world()
-    timeout = timedelta(seconds=timeout_s)
+    timeout = timedelta(seconds=form_timeout_s)
     prefixed = PrefixStore(name, store)
     group = dist.ProcessGroup(prefixed, rank, size)
     gloo = dist.ProcessGroupGloo(prefixed, rank, size, timeout)
@@ -75,21 +94,33 @@ def make_process_group(
     group._register_backend(_CPU, dist.ProcessGroup.BackendType.GLOO, gloo)
     if device.type == "cuda":
         _add_nccl(group, PrefixStore("nccl", prefixed), device, timeout)
+    group.set_timeout(timedelta(seconds=timeout_s))
     _enter_tables(group, name, prefixed)
     return group
 
 
-def drop_process_group(group: dist.ProcessGroup, *, abort: bool) -> None:
+def drop_process_group(group: dist.ProcessGroup) -> None:
     """Forget *group*; its connections close with its last reference.
 
-    *abort* ends what may still run on a cuda device. A blocked collective of gloo is not released
-    by anything but its timeout or the death of the peer.
+    NCCL is aborted, which any member may do alone, where an orderly end would wait for all of them.
     """
-    if abort:
-        for device in group._device_types:
-            if device.type == "cuda":
-                group._get_backend(device).abort()
+    abort(group)
     _leave_tables(group)
+
+
+def abort(group: dist.ProcessGroup) -> None:
+    """End what *group* still runs on a GPU, from any thread of this process.
+
+    An aborted collective returns, without raising and with part of its data. One of gloo cannot be
+    aborted: only its time limit and the death of the peer end it.
+    """
+    for nccl in _nccl_of(group):
+        nccl.abort()
+
+
+def has_failed(group: dist.ProcessGroup) -> bool:
+    """Whether a collective of *group* on a GPU did not end well. Ask when the device is idle."""
+    return any(nccl.get_error() is not ErrorType.SUCCESS for nccl in _nccl_of(group))
 
 
 def broadcast(
@@ -103,6 +134,16 @@ def broadcast(
     options.rootRank, options.rootTensor = root, 0
     options.timeout = timedelta(seconds=timeout_s)
     return group.broadcast([tensor], options)
+
+
+def cpu_flash_attention(
+    query: Tensor, key: Tensor, value: Tensor, *, dropout_p: float, is_causal: bool
+) -> tuple[Tensor, Tensor]:
+    """Attention on the CPU, (B, heads, tokens, dim), with the sums that a ring needs to merge."""
+    output, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, dropout_p=dropout_p, is_causal=is_causal
+    )
+    return output, log_sums
 
 
 def _add_nccl(
@@ -123,6 +164,10 @@ def _add_nccl(
     nccl._set_sequence_number_for_group()
     nccl.eager_connect_single_device(device)
     group._register_backend(device, dist.ProcessGroup.BackendType.NCCL, nccl)
+
+
+def _nccl_of(group: dist.ProcessGroup) -> list[Any]:
+    return [group._get_backend(device) for device in group._device_types if device.type == "cuda"]
 
 
 def _enter_tables(group: dist.ProcessGroup, name: str, store: Store) -> None:

@@ -63,7 +63,7 @@ def receive_state(group: SPGroup, denoiser: Denoiser) -> DenoisingState:
     header = group.broadcast(torch.empty(int(sizes[0]), dtype=torch.uint8))
     payload = torch.empty(int(sizes[1]), dtype=torch.uint8, device=group.device)
     group.broadcast(payload)
-    content = _decoded(json.loads(bytes(header.tolist())), payload)
+    content = _decoded(json.loads(header.numpy().tobytes()), payload)
     solver = denoiser.new_solver(content["steps"])
     if (name := type(solver).__name__) != content["solver"]:
         raise PhaseError(

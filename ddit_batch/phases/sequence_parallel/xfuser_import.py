@@ -18,13 +18,12 @@ import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import torch
 
 _WAN = "xfuser.model_executor.models.transformers.transformer_wan"
-_USP = "xfuser.model_executor.layers.usp"
 _LOOK_FOR_TRITON = (
     # These remember whether there is triton: they are to see the truth.
     "peft",
@@ -41,12 +40,8 @@ def import_wan() -> Any:
         if _WAN not in sys.modules:
             for name in _LOOK_FOR_TRITON:
                 importlib.import_module(name)
-            os.environ.setdefault("XDIT_LOGGING_LEVEL", "ERROR")  # it writes to stdout
-            with _triton(), _accelerator_version():
+            with _triton(), _accelerator_version(), _quiet():
                 importlib.import_module(_WAN)
-        usp: Any = importlib.import_module(_USP)
-        if usp.PROCESS_GROUP is None:  # left so without an accelerator
-            usp.PROCESS_GROUP = SimpleNamespace(ULYSSES_PG=None, RING_PG=None)
         return sys.modules[_WAN]
 
 
@@ -93,3 +88,17 @@ def _accelerator_version() -> Iterator[None]:
         yield
     finally:
         torch.version.cuda = None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Xfuser logs to stdout, from the level on that it finds here when it is imported."""
+    before = os.environ.get("LOG_LEVEL")
+    os.environ["LOG_LEVEL"] = "ERROR"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["LOG_LEVEL"]
+        else:
+            os.environ["LOG_LEVEL"] = before
