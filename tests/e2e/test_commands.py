@@ -87,12 +87,12 @@ def test_cluster_file_says_which_workers_come_up(tmp_path: Path) -> None:
     file.write_text(CLUSTER.format(host=gethostname()))
 
     up = ddit(home, "up", "--no-flower", "--cluster", str(file))
-    nodes = wait_until(lambda: _nodes(home), "both DiT workers are there", within_s=60)
+    nodes = wait_until(lambda: _nodes(home), "all three workers are there", within_s=90)
     down = ddit(home, "down")
     assert_nothing_left(home)
 
     assert (up.returncode, down.returncode) == (0, 0)
-    assert "workers of this host: 2 dit, 1 encode" in up.stderr
+    assert "workers of this host: 1 encode, 2 dit" in up.stderr
     assert "elsewhere cannot reach this cluster" in up.stderr
     assert nodes == {"dit-0": "left", "dit-1": "right", "encode-0": gethostname()}
 
