@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ddit_batch.errors import GroupBroken
+from ddit_batch.errors import DditError, GroupBroken
 from ddit_batch.model_config import ModelConfig, Parallelism
 from ddit_batch.phases import checkpoint as checkpoints
 from ddit_batch.phases import handoff
@@ -55,8 +55,9 @@ class Worker:
     _state: DenoisingState
     _group: SPGroup
 
-    def __init__(self, name: str, port: int) -> None:
+    def __init__(self, name: str, port: int, side: Connection) -> None:
         self.name = name
+        self._side = side
         self._store = dist.TCPStore("127.0.0.1", port, is_master=False)
         self._denoisers: dict[tuple[Path, Parallelism], WanDenoiser] = {}
         self._groups: dict[int, SPGroup] = {}
@@ -145,8 +146,12 @@ class Worker:
         self._denoiser.bind(self._group)
 
     def follow(self, epoch: int) -> None:
-        """Follow in the group of *epoch* until sent away."""
-        follow(self._denoiser, self._groups[epoch], self._groups.get)
+        """Follow in the group of *epoch* until sent away; after an error be in no group."""
+        try:
+            follow(self._denoiser, self._groups[epoch], self._groups.get)
+        except DditError:
+            self.close_groups()
+            raise
 
     def close_groups(self) -> None:
         """Close whatever was formed."""
@@ -161,6 +166,7 @@ class Worker:
 
         def send(*_: object) -> None:
             hook.remove()
+            self._side.send(time.monotonic())
             os.kill(os.getpid(), number)
 
         hook = self._denoiser.transformer.blocks[1].register_forward_pre_hook(send)
@@ -186,12 +192,14 @@ class Worker:
     def leftovers(self) -> tuple[int, int, int]:
         """Groups in torch's tables, open files and threads of this process."""
         in_tables = sum(len(table) for table in torch_private.tables())
-        return in_tables, len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+        process = Path("/proc/self")
+        files, threads = (len(list((process / kind).iterdir())) for kind in ("fd", "task"))
+        return in_tables, files, threads
 
 
 def play(name: str, port: int, main: Connection, side: Connection) -> None:
     """The life of a worker process."""
-    worker = Worker(name, port)
+    worker = Worker(name, port, side)
     threading.Thread(target=_serve, args=(worker, side), daemon=True).start()
     _serve(worker, main)
 

@@ -21,9 +21,6 @@ from ddit_batch.phases.sequence_parallel.group import SPGroup
 
 _ALIGNMENT_BYTES = 16
 """Each tensor begins at a multiple of this, so that its bytes can be read as any number."""
-_PATIENCE_S = 24 * 3600.0
-"""How long a newcomer waits for the state. It comes at the leader's next step boundary, and a step
-may take minutes; if the leader dies or leaves, the wait ends at once."""
 
 
 def send_state(group: SPGroup, state: DenoisingState) -> None:
@@ -59,7 +56,7 @@ def receive_state(group: SPGroup, denoiser: Denoiser) -> DenoisingState:
         GroupBroken: A member is gone.
         PhaseError: The leader has another solver.
     """
-    sizes = group.broadcast(torch.zeros(2, dtype=torch.int64), timeout_s=_PATIENCE_S)
+    sizes = group.broadcast(torch.zeros(2, dtype=torch.int64))
     header = group.broadcast(torch.empty(int(sizes[0]), dtype=torch.uint8))
     payload = torch.empty(int(sizes[1]), dtype=torch.uint8, device=group.device)
     group.broadcast(payload)
