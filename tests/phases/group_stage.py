@@ -78,8 +78,12 @@ class Player:
 
     def signalled_s(self) -> float:
         """When, by the monotonic clock, it sent itself what ``signal_in_step`` said."""
-        at_s: float = Pending(f"signal of {self.name}", self.side).wait()
+        at_s: float = self.unasked().wait()
         return at_s
+
+    def unasked(self) -> Pending:
+        """What its side thread says without being asked."""
+        return Pending(f"word of {self.name}", self.side)
 
     def close(self) -> None:
         """End it, whatever it is doing."""

@@ -29,6 +29,7 @@ from ddit_batch.phases.models.wan_denoiser import WanDenoiser
 from ddit_batch.phases.sequence_parallel import torch_private
 from ddit_batch.phases.sequence_parallel.following import change_group, follow
 from ddit_batch.phases.sequence_parallel.group import Order, SPGroup, form_group, lone_group
+from ddit_batch.phases.sequence_parallel.watch import PeerWatch
 from ddit_batch.phases.sequence_parallel.xfuser_import import import_wan
 from ddit_batch.request import Request
 
@@ -179,6 +180,15 @@ class Worker:
             raise error
 
         hook = self._denoiser.transformer.blocks[1].register_forward_pre_hook(fail)
+
+    def watch(self, epoch: int) -> None:
+        """Tell the test, unasked, when another member of a group is missed."""
+        axis = self._groups[epoch]._everybody
+        self._watch = PeerWatch(axis, lambda rank: self._side.send((rank, time.monotonic())))
+
+    def leave_watch(self) -> None:
+        """Say goodbye."""
+        self._watch.close()
 
     def unmask_padding(self) -> None:
         """Let xfuser attend to its padding, as it does by itself."""

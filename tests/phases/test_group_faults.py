@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from group_stage import MakeStagedModel, Stage, StagedJob
+from group_stage import MakeStagedModel, Stage, StagedJob, wait
 from tiny_model import MakeRequest
 
 from ddit_batch.errors import GroupBroken, OutOfMemory
@@ -197,6 +197,40 @@ def test_a_group_that_was_closed_is_broken(
     job.steps(3).wait()
     job.release()
     assert torch.equal(job.latents(), model.alone(request))
+
+
+def test_a_death_is_noticed_where_no_collective_would_notice_it(
+    stage: Stage, staged: MakeStagedModel
+) -> None:
+    """Members who listen to each other, as on GPUs, miss the dead one within moments."""
+    staged()
+    epoch = stage.form(0, 1, 2).wait()
+    wait(*[stage.players[rank].aside("watch", epoch) for rank in range(3)])
+
+    begun_s = time.monotonic()
+    stage.players[1].signal(signal.SIGKILL)
+
+    for rank in (0, 2):
+        missed, at_s = stage.players[rank].unasked().wait()
+        assert missed == 1
+        assert at_s - begun_s < NOTICED_S
+    stage.replace(1)
+
+
+def test_who_says_goodbye_together_misses_nobody(stage: Stage, staged: MakeStagedModel) -> None:
+    """The watch of a group that ends in order ends without a word, and so do its threads."""
+    staged()
+    before = stage.players[0].do("leftovers").wait()
+    epoch = stage.form(0, 1).wait()
+    wait(*[stage.players[rank].aside("watch", epoch) for rank in (0, 1)])
+
+    wait(*[stage.players[rank].aside("leave_watch") for rank in (0, 1)])
+    wait(*[stage.players[rank].aside("close_groups") for rank in (0, 1)])
+
+    for rank in (0, 1):
+        with pytest.raises(TimeoutError):
+            stage.players[rank].unasked().wait(timeout_s=0.2)
+    assert stage.players[0].do("leftovers").wait() == before
 
 
 def _begun(job: StagedJob, *ranks: int, **limits: float) -> StagedJob:
