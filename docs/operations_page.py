@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from enum import Enum
 
+from fields_table import fields_table
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
+from ddit_batch.cluster_file import ClusterFile
 from ddit_batch.config import Settings
 from ddit_batch.environment import variable
 from ddit_batch.metrics import SchedulerMetrics
@@ -44,4 +46,13 @@ def metrics_table() -> str:
     return "\n".join(rows)
 
 
-PARTS = {"settings": settings_table, "metrics": metrics_table}
+def cluster_table() -> str:
+    """Every field of a cluster file with its docstring."""
+    return fields_table(ClusterFile)
+
+
+PARTS = {
+    "settings": settings_table,
+    "metrics": metrics_table,
+    "cluster file": cluster_table,
+}

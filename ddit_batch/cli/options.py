@@ -23,14 +23,6 @@ home_option = click.option(
     help="Folder of the embedded cluster: databases, store, logs.",
 )
 
-workers_option = click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="DiT workers. One encode and one VAE worker come with them.",
-)
-
 flower_option = click.option(
     "--flower/--no-flower", default=True, show_default=True, help="Watch tasks in a browser."
 )

@@ -34,6 +34,11 @@ def cluster_at_hand(home: Home, plan: ClusterPlan, prompts: Prompts) -> Iterator
         ServiceError: It does not come up.
     """
     state = ready_cluster(home)
+    if state is not None and not state.database_url:
+        raise ServiceError(
+            f"in {home.path} run the workers of a deployed cluster: `ddit submit` gives them work, "
+            "or choose another folder with --home"
+        )
     if state is not None:
         click.echo(f"using the cluster that runs in {home.path}", err=True)
         if plan.policy:

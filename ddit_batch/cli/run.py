@@ -16,7 +16,8 @@ from ddit_batch.artifact_keys import file_name_for
 from ddit_batch.cli.batch_options import deadline_option, share_option, wishes_of
 from ddit_batch.cli.command import command
 from ddit_batch.cli.display import Look
-from ddit_batch.cli.options import flower_option, home_option, workers_option
+from ddit_batch.cli.machine import check_complete, cluster_option, planned, workers_option
+from ddit_batch.cli.options import flower_option, home_option
 from ddit_batch.cli.own_cluster import check_cluster, cluster_at_hand
 from ddit_batch.cli.policy_option import policy_option
 from ddit_batch.cli.prompt_options import (
@@ -28,7 +29,6 @@ from ddit_batch.cli.prompt_options import (
 )
 from ddit_batch.cli.prompts import Prompts, load_prompts, submit_prompts
 from ddit_batch.cli.skipped import error_lines, errors_file, keep_skipped
-from ddit_batch.cli.threads import threads_for
 from ddit_batch.cli.watch import follow, look_at
 from ddit_batch.config import load_settings
 from ddit_batch.db import status
@@ -36,7 +36,6 @@ from ddit_batch.db.engine import make_engine
 from ddit_batch.db.submission import Wishes
 from ddit_batch.delivery import deliver
 from ddit_batch.embedded.home import ClusterState, Home
-from ddit_batch.embedded.plan import ClusterPlan
 from ddit_batch.formats import FormatName
 from ddit_batch.job import BatchId, JobState
 from ddit_batch.results import write_results
@@ -54,6 +53,7 @@ STOPPED_EXIT_CODE = 130
     help="Folder for <custom_id>.mp4 and <custom_id>.json.",
 )
 @workers_option
+@cluster_option
 @model_option
 @set_option
 @format_option
@@ -67,6 +67,7 @@ def run(
     file: str,
     out: Path,
     workers: int,
+    cluster: Path | None,
     model: str,
     overrides: dict[str, str],
     format_name: FormatName | None,
@@ -90,21 +91,18 @@ def run(
         format_name=format_name,
         skip_invalid=skip_invalid,
     )
+    plan = planned(
+        workers=workers, cluster=cluster, models=prompts.models, flower=flower, policy=policy
+    )
+    check_complete(plan)
     keep_skipped(prompts, file=file, errors=errors_file(None, out))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    plan = ClusterPlan(
-        dit_workers=workers,
-        models=prompts.models,
-        flower=flower,
-        torch_threads=threads_for(workers),
-        policy=policy or "",
-    )
     wishes = wishes_of(share, deadline)
     try:
-        with cluster_at_hand(home, plan, prompts) as cluster:
-            engine = make_engine(cluster.database_url)
+        with cluster_at_hand(home, plan, prompts) as running:
+            engine = make_engine(running.database_url)
             try:
-                succeeded = _run_batch(engine, home, cluster, prompts, out, wishes)
+                succeeded = _run_batch(engine, home, running, prompts, out, wishes)
             finally:
                 engine.dispose()
     except KeyboardInterrupt:

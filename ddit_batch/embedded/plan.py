@@ -10,8 +10,10 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from signal import SIGKILL
 
+from ddit_batch.cluster_file import WorkerSlot
 from ddit_batch.config import load_settings
 from ddit_batch.embedded.home import Home
 from ddit_batch.embedded.process import Service
@@ -38,6 +40,10 @@ class ClusterPlan:
     """Spec of the schedulers' policy; empty leaves it to their environment."""
     devices: tuple[str, ...] = ()
     """Given to the workers in turn, DiT workers first; empty leaves the choice to them."""
+    slots: tuple[WorkerSlot, ...] = ()
+    """The workers one by one, as a cluster file has them, in place of the numbers and devices."""
+    is_deployed: bool = False
+    """Database, broker and store are those of the environment: only workers are started."""
     extra_env: tuple[tuple[str, str], ...] = ()
     """Variables for every child of the plan; they win over ours."""
 
@@ -51,8 +57,27 @@ class ClusterPlan:
         given = json.loads(text)
         given["models"] = tuple(given["models"])
         given["devices"] = tuple(given["devices"])
+        given["slots"] = tuple(
+            WorkerSlot(**{**slot, "phase": Phase(slot["phase"])}) for slot in given["slots"]
+        )
         given["extra_env"] = tuple((name, value) for name, value in given["extra_env"])
         return cls(**given)
+
+    @property
+    def workers(self) -> tuple[WorkerSlot, ...]:
+        """The workers, DiT first."""
+        if self.slots:
+            return self.slots
+        counts = {
+            Phase.DIT: self.dit_workers,
+            Phase.ENCODE: self.encode_workers,
+            Phase.VAE: self.vae_workers,
+        }
+        names = [(phase, f"{phase}-{i}") for phase, count in counts.items() for i in range(count)]
+        return tuple(
+            WorkerSlot(phase=phase, name=name, device=device)
+            for (phase, name), device in zip(names, cycle(self.devices or ("",)), strict=False)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,19 +98,13 @@ def planned_services(home: Home, plan: ClusterPlan, at: Addresses) -> tuple[Serv
         _command(home, f"scheduler-{i}", ("scheduler",), env=env, stop_order=0)
         for i in range(plan.schedulers)
     ]
-    counts = {
-        Phase.DIT: plan.dit_workers,
-        Phase.ENCODE: plan.encode_workers,
-        Phase.VAE: plan.vae_workers,
-    }
-    slots = [(phase, f"{phase}-{i}") for phase, count in counts.items() for i in range(count)]
-    for i, (phase, name) in enumerate(slots):
-        device = {"DDIT_DEVICE": plan.devices[i % len(plan.devices)]} if plan.devices else {}
+    for slot in plan.workers:
+        own = {"DDIT_DEVICE": slot.device, "DDIT_NODE": slot.node}
         worker = _command(
             home,
-            name,
-            ("worker", "--phase", str(phase), "--name", name),
-            env={**env, **device},
+            slot.name,
+            ("worker", "--phase", str(slot.phase), "--name", slot.name),
+            env={**env, **{name: value for name, value in own.items() if value}},
             stop_order=2,
             grace_s=drain_s + _DRAIN_MARGIN_S,
         )

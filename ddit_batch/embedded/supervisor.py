@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
+from ddit_batch.config import load_settings
 from ddit_batch.embedded.home import ClusterState, Home, publish
 from ddit_batch.embedded.lock import hold, holder
 from ddit_batch.embedded.plan import Addresses, ClusterPlan, planned_services
@@ -226,19 +227,7 @@ def _start(
 ) -> None:
     """Start everything in order; *stack* stops it in reverse."""
     home = supervisor.home
-    postgres = stack.enter_context(running_postgres(home))
-    supervisor.state = replace(supervisor.state, database_url=postgres.service.url)
-    supervisor.adopt(postgres)
-    migrate(postgres.service.url)
-    valkey = stack.enter_context(running_valkey(home))
-    supervisor.state = replace(supervisor.state, broker_url=valkey.service.url)
-    supervisor.adopt(valkey)
-    at = Addresses(
-        database_url=postgres.service.url,
-        broker_url=valkey.service.url,
-        artifacts_url=str(home.store),
-        flower_port=_free_port(),
-    )
+    at = _deployed() if plan.is_deployed else _embedded(supervisor, stack, migrate)
     own = [Child(service) for service in services_of(home, plan, at)]
     stack.callback(supervisor.stop, own)
     for child in own:
@@ -247,6 +236,37 @@ def _start(
     flower_url = next((child.service.url for child in own if child.service.url), None)
     supervisor.state = replace(supervisor.state, flower_url=flower_url)
     supervisor.publish(ready=True)
+
+
+def _embedded(
+    supervisor: Supervisor, stack: ExitStack, migrate: Callable[[str], None]
+) -> Addresses:
+    """Start Postgres and Valkey."""
+    home = supervisor.home
+    postgres = stack.enter_context(running_postgres(home))
+    supervisor.state = replace(supervisor.state, database_url=postgres.service.url)
+    supervisor.adopt(postgres)
+    migrate(postgres.service.url)
+    valkey = stack.enter_context(running_valkey(home))
+    supervisor.state = replace(supervisor.state, broker_url=valkey.service.url)
+    supervisor.adopt(valkey)
+    return Addresses(
+        database_url=postgres.service.url,
+        broker_url=valkey.service.url,
+        artifacts_url=str(home.store),
+        flower_port=_free_port(),
+    )
+
+
+def _deployed() -> Addresses:
+    """Where the environment says that they are. Their passwords go into no file of ours."""
+    settings = load_settings()
+    return Addresses(
+        database_url=settings.database_url.get_secret_value(),
+        broker_url=settings.broker_url.get_secret_value(),
+        artifacts_url=settings.artifacts_url,
+        flower_port=0,
+    )
 
 
 def _free_port() -> int:

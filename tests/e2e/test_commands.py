@@ -2,11 +2,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from socket import gethostname
 
 from cluster_tools import Cluster
-from e2e_processes import assert_nothing_left, ddit, processes_of
+from e2e_processes import assert_nothing_left, ddit, processes_of, wait_until
 from e2e_prompts import write_prompts
 
+CLUSTER = """
+hosts:
+- name: {host}
+  nodes:
+  - {{name: left, devices: [cpu]}}
+  - {{name: right, devices: [cpu]}}
+  vae: []
+- name: elsewhere
+"""
 BAD_LINES = """\
 {"custom_id": "a", "prompt": "a cat", "height": 65}
 {"custom_id": "a", "prompt": "a dog", "colour": "red"}
@@ -69,6 +79,31 @@ def test_cluster_goes_up_and_down(tmp_path: Path) -> None:
     assert len(found) >= 7  # supervisor, Postgres, Valkey, scheduler, three workers
     assert "cluster down" in down.stderr
     assert "no cluster runs" in down_again.stderr
+
+
+def test_cluster_file_says_which_workers_come_up(tmp_path: Path) -> None:
+    """Those of this host, each on its node; `ddit sql` shows what they are once they are there."""
+    home, file = tmp_path / "home", tmp_path / "cluster.yaml"
+    file.write_text(CLUSTER.format(host=gethostname()))
+
+    up = ddit(home, "up", "--no-flower", "--cluster", str(file))
+    nodes = wait_until(lambda: _nodes(home), "all three workers are there", within_s=90)
+    down = ddit(home, "down")
+    assert_nothing_left(home)
+
+    assert (up.returncode, down.returncode) == (0, 0)
+    assert "workers of this host: 1 encode, 2 dit" in up.stderr
+    assert "elsewhere cannot reach this cluster" in up.stderr
+    assert nodes == {"dit-0": "left", "dit-1": "right", "encode-0": gethostname()}
+
+
+def _nodes(home: Path) -> dict[str, str]:
+    """The nodes of the workers, once all three of the file are online."""
+    query = "SELECT name, node FROM worker_status WHERE state = 'online'"
+    found = ddit(home, "sql", "--json", query).stdout.splitlines()
+    rows = [json.loads(line) for line in found]
+    names = {row["name"].partition("@")[0]: row["node"] for row in rows}
+    return names if len(names) >= 3 else {}
 
 
 def test_same_lines_are_the_same_batch(session_cluster: Cluster) -> None:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from ddit_batch.cluster_file import WorkerSlot
 from ddit_batch.embedded.home import Home
 from ddit_batch.embedded.plan import Addresses, ClusterPlan, planned_services
 from ddit_batch.embedded.process import Service
+from ddit_batch.job import Phase
 
 PLAN = ClusterPlan(
     dit_workers=2,
@@ -24,9 +26,33 @@ def services(tmp_path: Path, plan: ClusterPlan) -> dict[str, Service]:
     return {service.name: service for service in planned_services(Home(tmp_path), plan, AT)}
 
 
-def test_plan_survives_its_way_to_the_supervisor() -> None:
+SLOTS = (
+    WorkerSlot(phase=Phase.DIT, name="dit-0", device="cuda:3", node="left"),
+    WorkerSlot(phase=Phase.DIT, name="dit-1", device="cpu", node="right"),
+    WorkerSlot(phase=Phase.VAE, name="vae-0", device="cuda:3"),
+)
+
+
+@pytest.mark.parametrize("plan", [PLAN, replace(PLAN, slots=SLOTS, is_deployed=True)])
+def test_plan_survives_its_way_to_the_supervisor(plan: ClusterPlan) -> None:
     """A plan written as JSON reads back as the same plan."""
-    assert ClusterPlan.from_json(PLAN.to_json()) == PLAN
+    assert ClusterPlan.from_json(plan.to_json()) == plan
+
+
+def test_slots_of_a_cluster_file_are_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those and no others, each with its device and its node."""
+    monkeypatch.setenv("DDIT_NODE", "outer")
+
+    planned = services(tmp_path, replace(PLAN, slots=SLOTS))
+
+    assert [name for name in planned if name not in {"scheduler-0", "flower"}] == [
+        slot.name for slot in SLOTS
+    ]
+    env = {slot.name: planned[slot.name].env for slot in SLOTS}
+    assert [env[slot.name]["DDIT_DEVICE"] for slot in SLOTS] == ["cuda:3", "cpu", "cuda:3"]
+    assert [env[slot.name]["DDIT_NODE"] for slot in SLOTS] == ["left", "right", "outer"]
 
 
 def test_plan_names_its_children_and_their_commands(tmp_path: Path) -> None:

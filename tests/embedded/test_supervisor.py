@@ -74,6 +74,27 @@ def test_cluster_starts_everything_and_stops_it_in_order(
     assert not stop_cluster(home)
 
 
+def test_workers_of_a_deployment_have_no_services_of_their_own(
+    home: Home, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are given those of the environment, of which nothing is written down here."""
+    urls = {"DATABASE": "postgresql+psycopg://me:secret@far/ddit", "BROKER": "redis://:secret@far"}
+    for name, url in (*urls.items(), ("ARTIFACTS", "s3://far/ddit")):
+        monkeypatch.setenv(f"DDIT_{name}_URL", url)
+
+    state = start(replace(PLAN, schedulers=0, flower=False, is_deployed=True))
+
+    assert list(state.services) == ["dit-0", "encode-0", "vae-0"]
+    worker = psutil.Process(state.services["dit-0"]).environ()
+    assert worker["DDIT_DATABASE_URL"] == urls["DATABASE"]
+    assert worker["DDIT_BROKER_URL"] == urls["BROKER"]
+    assert worker["DDIT_ARTIFACTS_URL"] == "s3://far/ddit"
+    assert "secret" not in home.cluster_file.read_text()
+    for pid in (state.supervisor_pid, *state.services.values()):
+        assert "secret" not in " ".join(psutil.Process(pid).cmdline())
+    assert stop_cluster(home)
+
+
 def test_killed_children_are_started_again(
     home: Home, start: Start, eventually: Eventually
 ) -> None:

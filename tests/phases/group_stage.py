@@ -76,6 +76,15 @@ class Player:
         assert self.process.pid
         os.kill(self.process.pid, number)
 
+    def signalled_s(self) -> float:
+        """When, by the monotonic clock, it sent itself what ``signal_in_step`` said."""
+        at_s: float = self.unasked().wait()
+        return at_s
+
+    def unasked(self) -> Pending:
+        """What its side thread says without being asked."""
+        return Pending(f"word of {self.name}", self.side)
+
     def close(self) -> None:
         """End it, whatever it is doing."""
         self.process.kill()
@@ -197,7 +206,7 @@ class StagedJob:
     def change(
         self, *ranks: int, steps_meanwhile: int = 0, newcomers_wait_s: float = 0, **limits: float
     ) -> None:
-        """Go over to the group of *ranks*, the leader first, which forms while the old one steps."""
+        """Go over to the group of *ranks*, which forms while the old one steps."""
         assert ranks[0] == self.ranks[0], "a leader stays for the life of its task"
         before = self.ranks
         formation = self._stage.form(*ranks, **limits) if len(ranks) > 1 else None
@@ -224,6 +233,22 @@ class StagedJob:
     def left_alone(self, *, without: tuple[int, ...] = ()) -> list[DditError]:
         """Have the leader drop its group; what that raised in the followers but those *without*."""
         self.leader.do("alone").wait()
+        raised = self._raised(without)
+        self._occupy(self.ranks[:1])
+        return raised
+
+    def without_leader(self) -> list[DditError]:
+        """The leader is dead: what that raised in the followers."""
+        raised = self._raised(without=())
+        self._occupy(())
+        return raised
+
+    def latents(self) -> Tensor:
+        """Of the last step before the release."""
+        assert self._checkpoint
+        return checkpoints.from_bytes(self._checkpoint).latents
+
+    def _raised(self, without: tuple[int, ...]) -> list[DditError]:
         raised = []
         for rank in set(self._following) - set(without):
             try:
@@ -231,13 +256,7 @@ class StagedJob:
             except DditError as exc:
                 raised.append(exc)
         self._following.clear()
-        self._occupy(self.ranks[:1])
         return raised
-
-    def latents(self) -> Tensor:
-        """Of the last step before the release."""
-        assert self._checkpoint
-        return checkpoints.from_bytes(self._checkpoint).latents
 
     def _occupy(self, ranks: tuple[int, ...]) -> None:
         others = self._stage.busy - set(self.ranks)

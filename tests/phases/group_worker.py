@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ddit_batch.errors import GroupBroken
+from ddit_batch.errors import DditError, GroupBroken
 from ddit_batch.model_config import ModelConfig, Parallelism
 from ddit_batch.phases import checkpoint as checkpoints
 from ddit_batch.phases import handoff
@@ -29,6 +29,7 @@ from ddit_batch.phases.models.wan_denoiser import WanDenoiser
 from ddit_batch.phases.sequence_parallel import torch_private
 from ddit_batch.phases.sequence_parallel.following import change_group, follow
 from ddit_batch.phases.sequence_parallel.group import Order, SPGroup, form_group, lone_group
+from ddit_batch.phases.sequence_parallel.watch import PeerWatch
 from ddit_batch.phases.sequence_parallel.xfuser_import import import_wan
 from ddit_batch.request import Request
 
@@ -55,8 +56,9 @@ class Worker:
     _state: DenoisingState
     _group: SPGroup
 
-    def __init__(self, name: str, port: int) -> None:
+    def __init__(self, name: str, port: int, side: Connection) -> None:
         self.name = name
+        self._side = side
         self._store = dist.TCPStore("127.0.0.1", port, is_master=False)
         self._denoisers: dict[tuple[Path, Parallelism], WanDenoiser] = {}
         self._groups: dict[int, SPGroup] = {}
@@ -145,8 +147,12 @@ class Worker:
         self._denoiser.bind(self._group)
 
     def follow(self, epoch: int) -> None:
-        """Follow in the group of *epoch* until sent away."""
-        follow(self._denoiser, self._groups[epoch], self._groups.get)
+        """Follow in the group of *epoch* until sent away; after an error be in no group."""
+        try:
+            follow(self._denoiser, self._groups[epoch], self._groups.get)
+        except DditError:
+            self.close_groups()
+            raise
 
     def close_groups(self) -> None:
         """Close whatever was formed."""
@@ -161,6 +167,7 @@ class Worker:
 
         def send(*_: object) -> None:
             hook.remove()
+            self._side.send(time.monotonic())
             os.kill(os.getpid(), number)
 
         hook = self._denoiser.transformer.blocks[1].register_forward_pre_hook(send)
@@ -174,6 +181,15 @@ class Worker:
 
         hook = self._denoiser.transformer.blocks[1].register_forward_pre_hook(fail)
 
+    def watch(self, epoch: int) -> None:
+        """Tell the test, unasked, when another member of a group is missed."""
+        axis = self._groups[epoch]._everybody
+        self._watch = PeerWatch(axis, lambda rank: self._side.send((rank, time.monotonic())))
+
+    def leave_watch(self) -> None:
+        """Say goodbye."""
+        self._watch.close()
+
     def unmask_padding(self) -> None:
         """Let xfuser attend to its padding, as it does by itself."""
         for block in self._denoiser.transformer.blocks:
@@ -186,12 +202,14 @@ class Worker:
     def leftovers(self) -> tuple[int, int, int]:
         """Groups in torch's tables, open files and threads of this process."""
         in_tables = sum(len(table) for table in torch_private.tables())
-        return in_tables, len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+        process = Path("/proc/self")
+        files, threads = (len(list((process / kind).iterdir())) for kind in ("fd", "task"))
+        return in_tables, files, threads
 
 
 def play(name: str, port: int, main: Connection, side: Connection) -> None:
     """The life of a worker process."""
-    worker = Worker(name, port)
+    worker = Worker(name, port, side)
     threading.Thread(target=_serve, args=(worker, side), daemon=True).start()
     _serve(worker, main)
 

@@ -215,6 +215,27 @@ def test_heads_that_the_workers_do_not_divide_are_refused(
     assert [type(raised) for raised in job.left_alone()] == [PhaseError, PhaseError]
 
 
+@BOTH
+def test_groups_that_were_left_leave_nothing_behind(
+    backend: Backend, stage: Stage, staged: MakeStagedModel, make_request: MakeRequest
+) -> None:
+    """Ten groups later the tables of torch, open files and threads are what they were."""
+    job = staged(backend=backend, guidance=True).job(make_request(num_inference_steps=12))
+    _run(job, 0, 1, steps=4)
+    stage.close_groups()
+    before = wait(*[player.do("leftovers") for player in stage.players])
+
+    job.start(0)
+    for _ in range(5):
+        job.change(0, 1, 2, 3)
+        job.steps(1).wait()
+        job.change(0, 1)
+    job.release()
+    stage.close_groups()
+
+    assert wait(*[player.do("leftovers") for player in stage.players]) == before
+
+
 def test_a_newcomer_waits_for_the_state_longer_than_a_group_waits(
     staged: MakeStagedModel, make_request: MakeRequest
 ) -> None:
@@ -231,12 +252,12 @@ def test_a_newcomer_waits_for_the_state_longer_than_a_group_waits(
     assert torch.equal(job.latents(), model.alone(request))
 
 
-def _run(job: StagedJob, *ranks: int) -> StagedJob:
-    """All six steps of a small request, two of them alone."""
+def _run(job: StagedJob, *ranks: int, steps: int = 6) -> StagedJob:
+    """So many steps, the first two of them alone."""
     job.start(ranks[0])
     job.steps(2).wait()
     job.change(*ranks)
-    job.steps(4).wait()
+    job.steps(steps - 2).wait()
     job.release()
     return job
 

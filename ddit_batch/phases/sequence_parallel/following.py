@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_never
 
+from ddit_batch.errors import GroupBroken
 from ddit_batch.phases.device import inference, synchronize
 from ddit_batch.phases.models.base import Denoiser, DenoisingState
 from ddit_batch.phases.sequence_parallel.group import Order, SPGroup, lone_group
@@ -23,7 +24,8 @@ def follow(denoiser: Denoiser, group: SPGroup, group_of: GroupOf) -> None:
     """Follow the leader of *group* as a newcomer: get the state, then do as it says to the end.
 
     Returns when the leader ends the group or changes to one that this worker is not in. *denoiser*
-    is alone again then, however this ends; closing the groups is the caller's.
+    is alone again then, however this ends. Closing the groups is the caller's, and after an error
+    it is urgent: the others may wait for this worker in a group until it is closed.
 
     Raises:
         GroupBroken: A member of the present group is gone. There is nothing to save here: the
@@ -34,6 +36,7 @@ def follow(denoiser: Denoiser, group: SPGroup, group_of: GroupOf) -> None:
     me = group.members[group.rank]
     try:
         with inference(f"following {group.members[0]}"):
+            group.await_welcome()
             state = receive_state(group, denoiser)
             _obey(denoiser, group, state, group_of)
     finally:
@@ -51,18 +54,25 @@ def change_group(
 ) -> None:
     """Go over from *old* to *new* at a step boundary, taking the followers along. For the leader.
 
-    Members that hold the state only learn of the change; *has_newcomers* has it sent to everybody
-    in *new*. Closing *old* is the caller's.
+    Members that hold the state only learn of the change. *has_newcomers* has it sent to everybody
+    in *new*, of whom those that are not in *old* wait in ``follow``. Closing *old* afterwards is
+    the caller's.
 
     Raises:
-        GroupBroken: A member of *old* or *new* is gone; *denoiser* may be bound to either. *state*
-            is good: bind the lone group and go on.
+        GroupBroken: A member of *old* or *new* is gone. Both are closed then, since members may
+            wait in either. *state* is good: bind the lone group and go on.
     """
-    if not old.is_lone:
-        old.order(Order.CHANGE, epoch=epoch, has_newcomers=has_newcomers)
-    denoiser.bind(new)
-    if has_newcomers:
-        send_state(new, state)
+    try:
+        if not old.is_lone:
+            old.order(Order.CHANGE, epoch=epoch, has_newcomers=has_newcomers)
+        denoiser.bind(new)
+        if has_newcomers:
+            new.welcome(set(new.members) - set(old.members))
+            send_state(new, state)
+    except GroupBroken:
+        for group in (old, new):
+            group.close(abort=True)
+        raise
 
 
 def _obey(denoiser: Denoiser, group: SPGroup, state: DenoisingState, group_of: GroupOf) -> None:

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import IntEnum
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from ddit_batch.errors import GroupBroken
@@ -23,10 +26,11 @@ from ddit_batch.model_config import Parallelism
 from ddit_batch.phases.device import synchronize
 from ddit_batch.phases.sequence_parallel.forming import Forming
 from ddit_batch.phases.sequence_parallel.mesh import LONE_AXIS, LONE_MESH, Axis, Mesh
-from ddit_batch.phases.sequence_parallel.torch_private import Store, abort, broadcast, has_failed
+from ddit_batch.phases.sequence_parallel.torch_private import Store, abort, has_failed
 from ddit_batch.phases.sequence_parallel.watch import PeerWatch
 
 _CPU = torch.device("cpu")
+_AS_LONG_AS_IT_TAKES = timedelta(days=365)
 
 
 class Order(IntEnum):
@@ -129,21 +133,34 @@ class SPGroup:
         order, epoch, has_newcomers = self.broadcast(torch.zeros(3, dtype=torch.int64)).tolist()
         return Heard(order=Order(order), epoch=epoch, has_newcomers=bool(has_newcomers))
 
-    def broadcast(self, tensor: Tensor, *, root: int = 0, timeout_s: float | None = None) -> Tensor:
-        """Overwrite *tensor*, contiguous, with that of rank *root*; on the CPU or on ``device``.
+    def welcome(self, members: Collection[str]) -> None:
+        """Tell *members*, who wait for it, that the group begins to work. For the leader.
 
-        Args:
-            tensor: Of the same size in all members.
-            root: Whose tensor it is.
-            timeout_s: How long to wait, if not as long as the group says.
+        Raises:
+            GroupBroken: One of them is gone, or did not wait within the group's timeout.
+        """
+        with self.breaking("welcoming"):
+            for rank, member in enumerate(self.members):
+                if member in members:
+                    dist.send(torch.zeros(1), group=self._everybody.process_group, group_dst=rank)
+
+    def await_welcome(self) -> None:
+        """Wait until the leader begins to work with the group, however long its step takes.
+
+        Raises:
+            GroupBroken: The leader is gone or has closed the group.
+        """
+        with self.breaking("waiting"):
+            self._await_leader(torch.zeros(1))
+
+    def broadcast(self, tensor: Tensor, *, root: int = 0) -> Tensor:
+        """Overwrite *tensor*, contiguous, with that of rank *root*; on the CPU or on ``device``.
 
         Raises:
             GroupBroken: A member is gone or did not come in time.
         """
-        limit_s = self.timeout_s if timeout_s is None else timeout_s
         with self.breaking("exchanging"):
-            if (everybody := self._everybody.process_group) is not None:
-                broadcast(everybody, tensor, root=root, timeout_s=limit_s).wait()
+            dist.broadcast(tensor, group=self._everybody.process_group, group_src=root)
         return tensor
 
     def exchange_halves(self, mine: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,6 +188,8 @@ class SPGroup:
         except RuntimeError as exc:
             if self.is_lone:
                 raise
+            # Frames keep the connections open in which others wait, for as long as the error lives.
+            traceback.clear_frames(exc.__traceback__)
             raise GroupBroken(
                 f"the group {', '.join(self.members)} broke while {self.members[self.rank]} was "
                 f"{doing}: a member died, hung for {self.timeout_s:g} s or left; the state of the "
@@ -192,6 +211,12 @@ class SPGroup:
             synchronize(self.device)
         for axis in self._axes:
             axis.close()
+
+    def _await_leader(self, message: Tensor) -> None:
+        """A frame of its own, for ``breaking`` to clear of the work and its connection."""
+        work = dist.irecv(message, group=self._everybody.process_group, group_src=0)
+        assert work is not None
+        work.wait(_AS_LONG_AS_IT_TAKES)
 
     def _settle(self) -> None:
         """Wait for the device, and find out whether what it did counts.
@@ -274,6 +299,7 @@ def form_group(
             half = forming.half(len(members), ring=parallelism.ring)
         watched = forming.watched(len(members))
     except RuntimeError as exc:
+        traceback.clear_frames(exc.__traceback__)
         forming.close()
         raise GroupBroken(
             f"the group {', '.join(members)} ({name}) did not form, as {me} sees it: a member is "

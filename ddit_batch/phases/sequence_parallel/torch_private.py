@@ -34,7 +34,6 @@ from ddit_batch.errors import ConfigError
 __all__ = [
     "Store",
     "abort",
-    "broadcast",
     "cpu_flash_attention",
     "drop_process_group",
     "ensure_lone_world",
@@ -121,19 +120,6 @@ def abort(group: dist.ProcessGroup) -> None:
 def has_failed(group: dist.ProcessGroup) -> bool:
     """Whether a collective of *group* on a GPU did not end well. Ask when the device is idle."""
     return any(nccl.get_error() is not ErrorType.SUCCESS for nccl in _nccl_of(group))
-
-
-def broadcast(
-    group: dist.ProcessGroup, tensor: Tensor, *, root: int, timeout_s: float
-) -> dist.Work:
-    """Begin to broadcast *tensor* from rank *root*, with a time limit of its own.
-
-    ``torch.distributed.broadcast`` knows only the limit of the group.
-    """
-    options = dist.BroadcastOptions()
-    options.rootRank, options.rootTensor = root, 0
-    options.timeout = timedelta(seconds=timeout_s)
-    return group.broadcast([tensor], options)
 
 
 def cpu_flash_attention(

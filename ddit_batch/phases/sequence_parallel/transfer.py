@@ -21,9 +21,6 @@ from ddit_batch.phases.sequence_parallel.group import SPGroup
 
 _ALIGNMENT_BYTES = 16
 """Each tensor begins at a multiple of this, so that its bytes can be read as any number."""
-_PATIENCE_S = 24 * 3600.0
-"""How long a newcomer waits for the state. It comes at the leader's next step boundary, and a step
-may take minutes; if the leader dies or leaves, the wait ends at once."""
 
 
 def send_state(group: SPGroup, state: DenoisingState) -> None:
@@ -32,7 +29,7 @@ def send_state(group: SPGroup, state: DenoisingState) -> None:
     Raises:
         GroupBroken: One of them is gone.
     """
-    tensors = _Tensors()
+    tensors = Tensors()
     content = {
         "latents": state.latents,
         "prompt": state.embeddings.prompt,
@@ -45,7 +42,7 @@ def send_state(group: SPGroup, state: DenoisingState) -> None:
         "solver": type(state.solver).__name__,
         "solver_memory": solver_state.memory(state.solver),
     }
-    header = json.dumps(_encoded(content, tensors)).encode()
+    header = json.dumps(encoded(content, tensors)).encode()
     payload = tensors.joined(group.device)
     group.broadcast(torch.tensor([len(header), len(payload)], dtype=torch.int64))
     group.broadcast(torch.frombuffer(bytearray(header), dtype=torch.uint8))
@@ -59,11 +56,11 @@ def receive_state(group: SPGroup, denoiser: Denoiser) -> DenoisingState:
         GroupBroken: A member is gone.
         PhaseError: The leader has another solver.
     """
-    sizes = group.broadcast(torch.zeros(2, dtype=torch.int64), timeout_s=_PATIENCE_S)
+    sizes = group.broadcast(torch.zeros(2, dtype=torch.int64))
     header = group.broadcast(torch.empty(int(sizes[0]), dtype=torch.uint8))
     payload = torch.empty(int(sizes[1]), dtype=torch.uint8, device=group.device)
     group.broadcast(payload)
-    content = _decoded(json.loads(header.numpy().tobytes()), payload)
+    content = decoded(json.loads(header.numpy().tobytes()), payload)
     solver = denoiser.new_solver(content["steps"])
     if (name := type(solver).__name__) != content["solver"]:
         raise PhaseError(
@@ -83,7 +80,7 @@ def receive_state(group: SPGroup, denoiser: Denoiser) -> DenoisingState:
     )
 
 
-class _Tensors:
+class Tensors:
     """Tensors on their way into one run of bytes."""
 
     def __init__(self) -> None:
@@ -107,7 +104,7 @@ class _Tensors:
         return payload
 
 
-def _encoded(value: object, tensors: _Tensors) -> object:
+def encoded(value: object, tensors: Tensors) -> object:
     """*value* as JSON: an object for whatever JSON has no word for."""
     match value:
         case None | bool() | int() | float() | str():
@@ -115,20 +112,18 @@ def _encoded(value: object, tensors: _Tensors) -> object:
         case Tensor():
             return tensors.add(value)
         case list():
-            return [_encoded(item, tensors) for item in value]
+            return [encoded(item, tensors) for item in value]
         case tuple():
-            return {"tuple": [_encoded(item, tensors) for item in value]}
+            return {"tuple": [encoded(item, tensors) for item in value]}
         case dict():
-            items = [
-                [_encoded(key, tensors), _encoded(item, tensors)] for key, item in value.items()
-            ]
+            items = [[encoded(key, tensors), encoded(item, tensors)] for key, item in value.items()]
             return {"dict": items}
         case _:
             raise AssertionError(f"solver_state.memory let a {type(value).__name__} pass")
 
 
-def _decoded(value: Any, payload: Tensor) -> Any:
-    """The inverse of ``_encoded``; tensors share nothing with *payload*."""
+def decoded(value: Any, payload: Tensor) -> Any:
+    """The inverse of ``encoded``; tensors share nothing with *payload*."""
     match value:
         case {"tensor": [dtype, shape, start_bytes]}:
             number_format: torch.dtype = getattr(torch, dtype)
@@ -136,10 +131,10 @@ def _decoded(value: Any, payload: Tensor) -> Any:
             raw = payload[start_bytes : start_bytes + length_bytes]
             return raw.view(number_format).view(shape).clone()
         case {"tuple": items}:
-            return tuple(_decoded(item, payload) for item in items)
+            return tuple(decoded(item, payload) for item in items)
         case {"dict": items}:
-            return {_decoded(key, payload): _decoded(item, payload) for key, item in items}
+            return {decoded(key, payload): decoded(item, payload) for key, item in items}
         case list():
-            return [_decoded(item, payload) for item in value]
+            return [decoded(item, payload) for item in value]
         case _:
             return value
