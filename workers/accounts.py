@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -36,8 +37,26 @@ class Accounts:
         return self._lost.is_set()
 
     def changed(self, *, epoch: int, workers: Sequence[WorkerName], step: int, reason: str) -> None:
-        """From *step* on *workers* denoise the job, the leader first."""
-        self._written.append(self._thread.submit(self._write, epoch, tuple(workers), step, reason))
+        """From *step* on, which begins now, *workers* denoise the job, the leader first."""
+        since_s = time.monotonic()
+
+        def write() -> None:
+            known = persist(
+                lambda: self._claims.change_group(
+                    self._claim,
+                    epoch=epoch,
+                    workers=tuple(workers),
+                    step=step,
+                    reason=reason,
+                    ago_s=time.monotonic() - since_s,
+                ),
+                give_up_s=OUTAGE_S,
+                what=f"segment of {self._claim.job_id}",
+            )
+            if not known:
+                self._lost.set()
+
+        self._written.append(self._thread.submit(write))
 
     def settle(self) -> None:
         """Wait until everything is written.
@@ -55,14 +74,3 @@ class Accounts:
     def close(self) -> None:
         """End the thread, once it has written what it was given."""
         self._thread.shutdown(wait=False)
-
-    def _write(self, epoch: int, workers: tuple[WorkerName, ...], step: int, reason: str) -> None:
-        known = persist(
-            lambda: self._claims.change_group(
-                self._claim, epoch=epoch, workers=workers, step=step, reason=reason
-            ),
-            give_up_s=OUTAGE_S,
-            what=f"segment of {self._claim.job_id}",
-        )
-        if not known:
-            self._lost.set()
