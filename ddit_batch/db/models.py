@@ -308,7 +308,7 @@ class Segment(Base):
     ended_at: Mapped[datetime | None]
     reason: Mapped[str]
     """Why it began: ``start``, ``resume`` or ``checkpoint_lost`` for the first of an attempt;
-    ``grow``, ``shrink`` or ``group_broken`` for the others."""
+    ``grow``, ``shrink``, ``change`` or ``group_broken`` for the others."""
 
 
 class Plan(Base):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from sqlalchemy import (
     ColumnElement,
@@ -28,6 +29,9 @@ from ddit_batch.db.moves import Belief, as_believed
 from ddit_batch.db.plans import is_open_or_formed
 from ddit_batch.errors import StateConflict
 from ddit_batch.job import Incarnation, JobId, JobState, Phase, WorkerName, queue_of
+
+TRY_AGAIN_S = 1.0
+"""The pause before workers that could not form a group are asked again for the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +58,7 @@ def plan_group(
 
     Raises:
         StateConflict: The job has moved on; a formed plan of it has not taken effect yet; a worker
-            is not live, or another job has it or was promised it.
+            is not live, or another job has it or was promised it; the same was tried just now.
     """
     _hold(connection, belief, present)
     incarnations = _live(connection, belief.job_id, group)
@@ -71,6 +75,7 @@ def plan_group(
         return OpenPlan(epoch=pending.epoch, workers=tuple(group), incarnations=incarnations)
     _end_pending(connection, belief.job_id, PlanOutcome.REPLACED)
     _check_nothing_formed(connection, belief)
+    _check_not_tried_just_now(connection, belief, incarnations)
     check_free(connection, belief.job_id, group)
     epoch = connection.execute(
         insert(Plan)
@@ -164,6 +169,27 @@ def _check_nothing_formed(connection: Connection, belief: Belief) -> None:
         raise StateConflict(
             f"the group of plan {formed.epoch} has formed: job {belief.job_id} takes it at its "
             "next step boundary, and can be told otherwise after that"
+        )
+
+
+def _check_not_tried_just_now(
+    connection: Connection, belief: Belief, incarnations: tuple[Incarnation, ...]
+) -> None:
+    """Who could not form a group a moment ago would fail again, as fast as they could be asked."""
+    lately = func.clock_timestamp() - timedelta(seconds=TRY_AGAIN_S)
+    failed = connection.execute(
+        select(Plan.epoch).where(
+            Plan.job_id == belief.job_id,
+            Plan.attempt == belief.attempt,
+            Plan.outcome == PlanOutcome.NOT_FORMED,
+            Plan.incarnations == list(incarnations),
+            Plan.ended_at > lately,
+        )
+    ).first()
+    if failed is not None:
+        raise StateConflict(
+            f"plan {failed.epoch} of job {belief.job_id} was not formed a moment ago: the same "
+            f"workers are asked again after {TRY_AGAIN_S:g} s"
         )
 
 

@@ -158,7 +158,8 @@ COMMENTS = {
     "first: from its next step boundary, or once its leader has taken it; empty if it is about to "
     "be given back, null if no change is under way.",
     "COLUMN gpu_seconds.reason": "For dit, why the segment began: start, resume or "
-    "checkpoint_lost for the first of an attempt; grow, shrink or group_broken after that.",
+    "checkpoint_lost for the first of an attempt; after that grow, shrink or change, by a plan, or "
+    "group_broken.",
     "COLUMN gpu_seconds.plan": "For dit, the plan that made the group (view group_plans); 0: the "
     "leader alone, as it took the job.",
 }

@@ -12,6 +12,7 @@ import pytest
 import rows
 from sqlalchemy import Engine, text
 
+from ddit_batch.db import planning
 from ddit_batch.db.claims import Claim, ClaimStore
 from ddit_batch.db.plans import PlanOutcome, PlanStore
 from ddit_batch.db.scheduler_store import SchedulerStore
@@ -229,8 +230,11 @@ def test_scheduler_that_has_not_seen_a_change_of_group_makes_no_plan(cluster: Cl
             write()
 
 
-def test_plan_that_was_not_formed_is_not_pending_any_more(cluster: Cluster) -> None:
-    """The next decision may try again, by another epoch."""
+def test_plan_that_was_not_formed_is_not_pending_any_more(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later decision may try again, by another epoch."""
+    monkeypatch.setattr(planning, "TRY_AGAIN_S", 0.0)
     claim = cluster.runs(0)
     epoch = cluster.told(claim, 0, 1)
 
@@ -240,6 +244,21 @@ def test_plan_that_was_not_formed_is_not_pending_any_more(cluster: Cluster) -> N
     assert cluster.groups(claim.job_id) == (names(0), None)
     assert not cluster.plans.formed(claim, epoch)
     assert cluster.told(claim, 0, 1) > epoch
+
+
+def test_workers_that_could_not_form_a_group_are_not_asked_again_at_once(
+    cluster: Cluster,
+) -> None:
+    """Else a group that fails at once would be tried as fast as decisions are made."""
+    claim = cluster.runs(0)
+    cluster.plans.not_formed(claim, cluster.told(claim, 0, 1))
+
+    with rows.unchanged(cluster.engine), pytest.raises(StateConflict, match="a moment ago"):
+        cluster.told(claim, 0, 1)
+
+    cluster.plans.not_formed(claim, cluster.told(claim, 0, 2))
+    rows.registered(cluster.engine, Phase.DIT, name=names(1)[0])
+    assert cluster.told(claim, 0, 1)
 
 
 def test_formed_said_again_is_true_again(cluster: Cluster) -> None:
