@@ -9,7 +9,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from ddit_batch.cost import Basis
@@ -54,10 +54,17 @@ class Findings:
     observations: tuple[Observation, ...] = ()
     """Of steps."""
     phases: tuple[PhaseTime, ...] = ()
+    start_s: tuple[float, ...] = ()
+    """From a video's being sent to idle DiT workers to its leader's taking it."""
+    form_s: tuple[float, ...] = ()
+    """From a decision to its group's having formed."""
 
     def __add__(self, other: Findings) -> Findings:
         return Findings(
-            observations=self.observations + other.observations, phases=self.phases + other.phases
+            observations=self.observations + other.observations,
+            phases=self.phases + other.phases,
+            start_s=self.start_s + other.start_s,
+            form_s=self.form_s + other.form_s,
         )
 
     def at(self, dop: int) -> Findings:
@@ -67,7 +74,7 @@ class Findings:
         than steps of a video that one worker makes, and no measure of them.
         """
         kept = tuple(seen for seen in self.observations if seen.dop == dop)
-        return Findings(observations=kept, phases=self.phases)
+        return replace(self, observations=kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

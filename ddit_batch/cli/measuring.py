@@ -11,29 +11,33 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import click
 from sqlalchemy import Engine
 
-from ddit_batch import prompt_file
+from ddit_batch import __version__, prompt_file
 from ddit_batch.cli.crew import Crew
 from ddit_batch.cli.own_scheduler import Check, Leaderless
 from ddit_batch.cli.prompts import Prompts, listed, submit_prompts
 from ddit_batch.cli.watch import follow
 from ddit_batch.db import status, wishes
-from ddit_batch.db.step_times import phase_times, step_observations
+from ddit_batch.db.step_times import phase_times, start_times, step_observations
 from ddit_batch.errors import RequestError
 from ddit_batch.job import BatchId, JobState, Shape
 from ddit_batch.measurement import (
     WARM_UP_STEPS,
+    Conditions,
     Findings,
+    dops_to_measure,
+    measured_profile,
     prompt_lines,
     stand_in,
     videos_at_once,
 )
 from ddit_batch.model_config import ModelConfig
-from ddit_batch.profile import profile_yaml
+from ddit_batch.profile import Profile, profile_yaml
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +91,46 @@ class Task:
         )
 
 
-def measure(crew: Crew, task: Task, dops: Sequence[int]) -> Findings:
+def make_profile(
+    crew: Crew, task: Task, *, asked: Sequence[int], name: str, device: str, now: datetime
+) -> tuple[Profile, Findings]:
+    """The profile of the workers at hand, and all that was found.
+
+    Args:
+        crew: The workers.
+        task: What to measure of them.
+        asked: The dops; none: the legal powers of two that the workers can form.
+        name: Of the profile.
+        device: What they run on; empty: as they say themselves.
+        now: For the provenance.
+
+    Raises:
+        RequestError: A dop that was asked for cannot be measured.
+        ServiceError: Not a single video came out.
+    """
+    nodes = crew.workers_by_node(task.model)
+    dops = dops_to_measure(task.model, nodes, asked)
+    if crew.leaderless is None:
+        if asked:
+            raise RequestError(
+                f"--dop {asked[0]} cannot be asked for: a scheduler leads the workers at hand, and "
+                "its policy decides: stop it (`ddit down`, or its service), and ddit profile "
+                "brings its own; or leave --dop out to measure what it does"
+            )
+        click.echo("a scheduler leads here: its policy decides the dops", err=True)
+    found = _measure(crew, task, dops, nodes)
+    conditions = Conditions(
+        device=device,
+        software=f"ddit-batch {__version__}, {task.model.source}",
+        date=now.date().isoformat(),
+        steps=task.steps,
+        workers=sum(nodes),
+        dops=dops if crew.leaderless else (),
+    )
+    return measured_profile(task.model, found, conditions, name=name), found
+
+
+def _measure(crew: Crew, task: Task, dops: Sequence[int], nodes: Sequence[int]) -> Findings:
     """Make the videos at each of *dops*, and say what they took; whatever comes up, none is left.
 
     A scheduler that leads already is left to its own choice of dops.
@@ -95,7 +138,6 @@ def measure(crew: Crew, task: Task, dops: Sequence[int]) -> Findings:
     if crew.leaderless is None:
         _videos(crew, task.warm_up("as scheduled", at_once=1), crew.check)
         return _videos(crew, task.prompts("as scheduled"), crew.check)
-    nodes = crew.workers_by_node(task.model)
     found = Findings()
     for dop in dops:
         label, at_once = f"dop {dop}", videos_at_once(nodes, dop)
@@ -136,6 +178,7 @@ def _videos(crew: Crew, prompts: Prompts, check: Check) -> Findings:
     return Findings(
         observations=step_observations(engine, batch_id=batch_id),
         phases=phase_times(engine, batch_id),
+        start_s=start_times(engine, batch_id),
     )
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from ddit_batch import __version__
 from ddit_batch.cli.command import command
 from ddit_batch.cli.connection import connected_engine
 from ddit_batch.cli.crew import Crew, cluster_crew, deployed_crew
-from ddit_batch.cli.measuring import Task, measure
+from ddit_batch.cli.measuring import Task, make_profile
 from ddit_batch.cli.options import home_option, workers_option
 from ddit_batch.cli.own_cluster import cluster_at_hand
 from ddit_batch.cli.prompts import START_OTHERS, check_served
@@ -25,17 +24,11 @@ from ddit_batch.config import load_settings
 from ddit_batch.db.engine import make_engine
 from ddit_batch.embedded.home import Home
 from ddit_batch.embedded.plan import ClusterPlan
-from ddit_batch.errors import RequestError, ServiceError
+from ddit_batch.errors import ServiceError
 from ddit_batch.job import Shape
-from ddit_batch.measurement import (
-    Conditions,
-    dops_to_measure,
-    measured_profile,
-    profile_name,
-    usual_shapes,
-)
+from ddit_batch.measurement import profile_name, usual_shapes
 from ddit_batch.model_config import find_model, known_models
-from ddit_batch.profile import Profile, parse_shape, profile_yaml
+from ddit_batch.profile import parse_shape, profile_yaml
 
 
 class ShapeType(click.ParamType[Shape]):
@@ -128,7 +121,14 @@ def profile(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with _crew(home, task, workers) as crew:
-            found = _measured(crew, task, dops, device=device, out=out, now=now)
+            found, _ = make_profile(
+                crew,
+                task,
+                asked=dops,
+                name=profile_name(out.stem if out else f"{config.name}-measured"),
+                device=device,
+                now=now,
+            )
     except KeyboardInterrupt:
         click.echo("stopped; nothing was written", err=True)
         sys.exit(STOPPED_EXIT_CODE)
@@ -137,37 +137,6 @@ def profile(
     else:
         out.write_text(profile_yaml(found), "utf-8")
         click.echo(f"profile {found.name} in {out}", err=True)
-
-
-def _measured(
-    crew: Crew, task: Task, asked: Sequence[int], *, device: str, out: Path | None, now: datetime
-) -> Profile:
-    """The profile of the workers at hand.
-
-    Raises:
-        RequestError: A dop that was *asked* for cannot be measured.
-        ServiceError: Not a single video came out.
-    """
-    nodes = crew.workers_by_node(task.model)
-    dops = dops_to_measure(task.model, nodes, asked)
-    if crew.leaderless is None:
-        if asked:
-            raise RequestError(
-                f"--dop {asked[0]} cannot be asked for: a scheduler leads the workers at hand, and "
-                "its policy decides: stop it (`ddit down`, or its service), and ddit profile "
-                "brings its own; or leave --dop out to measure what it does"
-            )
-        click.echo("a scheduler leads here: its policy decides the dops", err=True)
-    conditions = Conditions(
-        device=device,
-        software=f"ddit-batch {__version__}, {task.model.source}",
-        date=now.date().isoformat(),
-        steps=task.steps,
-        workers=sum(nodes),
-        dops=dops if crew.leaderless else (),
-    )
-    name = profile_name(out.stem if out else f"{task.model.name}-measured")
-    return measured_profile(task.model, measure(crew, task, dops), conditions, name=name)
 
 
 @contextmanager

@@ -105,6 +105,20 @@ def _ended_with_a_step() -> tuple[ColumnElement[bool], ...]:
     )
 
 
+def start_times(engine: Engine, batch_id: BatchId) -> tuple[float, ...]:
+    """Seconds from the sending of each DiT attempt of a batch to its claim."""
+    rows = (
+        select(func.extract("epoch", Attempt.claimed_at - Attempt.dispatched_at))
+        .join(Job, Job.id == Attempt.job_id)
+        .where(
+            Job.batch_id == batch_id, Attempt.phase == Phase.DIT, Attempt.claimed_at.is_not(None)
+        )
+        .order_by(Attempt.claimed_at)
+    )
+    with engine.connect() as connection:
+        return tuple(map(float, connection.scalars(rows)))
+
+
 def phase_times(engine: Engine, batch_id: BatchId) -> tuple[PhaseTime, ...]:
     """The finished attempts at all phases of a batch, in the order of its lines."""
     rows = (
