@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from ddit_batch.cost import Basis
+from ddit_batch.cost_curve import TokenGeometry
 from ddit_batch.errors import RequestError, ServiceError
 from ddit_batch.job import Phase, Shape
 from ddit_batch.model_config import Limits, ModelConfig
@@ -94,25 +95,29 @@ class Conditions:
 
 
 def dops_to_measure(
-    model: ModelConfig, workers_by_node: Sequence[int], asked: Sequence[int]
+    model: ModelConfig,
+    shapes: Sequence[Shape],
+    workers_by_node: Sequence[int],
+    asked: Sequence[int],
 ) -> tuple[int, ...]:
     """The dops that the workers at hand can form, ascending: 1, and those of *asked*.
 
-    If none are asked for, the legal powers of two.
+    If none are asked for, the powers of two that are legal for one of *shapes*.
 
     Raises:
-        RequestError: One that was asked for is not legal, or there are too few workers for it.
+        RequestError: One that was asked for is legal for none of them, or there are too few workers
+            for it.
     """
     widest = max(workers_by_node, default=1)
     if not asked:
         doublings = (2**i for i in range(widest.bit_length()))
-        return tuple(dop for dop in doublings if model.heads % dop == 0)
+        return tuple(dop for dop in doublings if not _refusal(model, shapes, dop))
     for dop in asked:
-        if model.heads % dop:
-            legal = [str(n) for n in range(1, model.heads + 1) if model.heads % n == 0]
+        if refusal := _refusal(model, shapes, dop):
+            legal = [n for n in range(1, model.heads + 1) if not _refusal(model, shapes, n)]
             raise RequestError(
-                f"--dop {dop} cannot be measured: {dop} does not divide the {model.heads} "
-                f"attention heads of {model.name}: use {', '.join(legal)}"
+                f"--dop {dop} cannot be measured of {model.name}: {refusal}: "
+                f"use {', '.join(map(str, legal))}"
             )
         if dop > widest:
             raise RequestError(
@@ -120,6 +125,28 @@ def dops_to_measure(
                 f"serve {model.name}: start more of them (--workers), or leave it out"
             )
     return tuple(sorted({1, *asked}))
+
+
+def _refusal(model: ModelConfig, shapes: Sequence[Shape], dop: int) -> str | None:
+    """Why *dop* is legal for none of *shapes*; None if it is for one."""
+    if model.heads % dop:
+        return f"{dop} does not divide its {model.heads} attention heads"
+    geometry = TokenGeometry(**_tokens(model).model_dump())
+    refusals = [
+        model.parallelism.refusal(
+            dop=dop,
+            heads=model.heads,
+            tokens=geometry.tokens(shape),
+            is_guided=model.defaults.guidance_scale > 1,
+        )
+        for shape in shapes
+    ]
+    return refusals[0] if all(refusals) else None
+
+
+def _tokens(model: ModelConfig) -> Tokens:
+    limits = model.limits
+    return Tokens(px_per_token=limits.size_multiple, frames_per_latent=limits.frame_multiple)
 
 
 def videos_at_once(workers_by_node: Sequence[int], dop: int) -> int:
@@ -201,9 +228,7 @@ def measured_profile(
         models=(model.name,),
         provenance=_provenance(phases, conditions, samples=samples),
         heads=model.heads,
-        tokens=Tokens(
-            px_per_token=model.limits.size_multiple, frames_per_latent=model.limits.frame_multiple
-        ),
+        tokens=_tokens(model),
         steps=model.defaults.num_inference_steps,
         table=tuple(
             Row(shape=shape, step_s=steps[shape], note=_note(steps[shape].keys(), conditions.dops))

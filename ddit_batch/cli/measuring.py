@@ -23,7 +23,12 @@ from ddit_batch.cli.own_scheduler import Check, Leaderless
 from ddit_batch.cli.prompts import Prompts, listed, submit_prompts
 from ddit_batch.cli.watch import follow
 from ddit_batch.db import status, wishes
-from ddit_batch.db.step_times import phase_times, start_times, step_observations
+from ddit_batch.db.step_times import (
+    form_times,
+    phase_times,
+    start_times,
+    step_observations,
+)
 from ddit_batch.errors import RequestError
 from ddit_batch.job import BatchId, JobState, Shape
 from ddit_batch.measurement import (
@@ -109,7 +114,7 @@ def make_profile(
         ServiceError: Not a single video came out.
     """
     nodes = crew.workers_by_node(task.model)
-    dops = dops_to_measure(task.model, nodes, asked)
+    dops = dops_to_measure(task.model, task.shapes, nodes, asked)
     if crew.leaderless is None:
         if asked:
             raise RequestError(
@@ -179,6 +184,7 @@ def _videos(crew: Crew, prompts: Prompts, check: Check) -> Findings:
         observations=step_observations(engine, batch_id=batch_id),
         phases=phase_times(engine, batch_id),
         start_s=start_times(engine, batch_id),
+        form_s=form_times(engine, batch_id),
     )
 
 

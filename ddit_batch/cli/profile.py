@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 
 import click
 
@@ -26,7 +27,7 @@ from ddit_batch.embedded.home import Home
 from ddit_batch.embedded.plan import ClusterPlan
 from ddit_batch.errors import ServiceError
 from ddit_batch.job import Shape
-from ddit_batch.measurement import profile_name, usual_shapes
+from ddit_batch.measurement import Findings, profile_name, usual_shapes
 from ddit_batch.model_config import find_model, known_models
 from ddit_batch.profile import parse_shape, profile_yaml
 
@@ -121,7 +122,7 @@ def profile(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with _crew(home, task, workers) as crew:
-            found, _ = make_profile(
+            found, seen = make_profile(
                 crew,
                 task,
                 asked=dops,
@@ -137,6 +138,15 @@ def profile(
     else:
         out.write_text(profile_yaml(found), "utf-8")
         click.echo(f"profile {found.name} in {out}", err=True)
+    click.echo(_changes(seen), err=True)
+
+
+def _changes(seen: Findings) -> str:
+    """What is no part of a profile, in the words of those who take it."""
+    words = [f"--start-s {median(seen.start_s):.3f}"]
+    if seen.form_s:
+        words.append(f"--form-s {median(seen.form_s):.3f}")
+    return f"what changes cost, for ddit simulate and ddit plan: {' '.join(words)}"
 
 
 @contextmanager

@@ -42,7 +42,7 @@ from ddit_batch.simulator.result import Result, Segment
 from ddit_batch.simulator.vae_queue import VaeQueue
 from ddit_batch.simulator.waiting import Waiting
 from ddit_batch.simulator.workload import Workload
-from ddit_batch.simulator.world import UNBOUND, Cluster, Config, Fault
+from ddit_batch.simulator.world import FIRST_GROUP_S, UNBOUND, Cluster, Config, Fault
 from ddit_batch.snapshot import BatchView, Instruction, JobView, Snapshot, WorkerView
 
 ROUNDS_AT_ONCE = 4
@@ -303,9 +303,12 @@ class Engine:
             self._deadlines.waits_no_more(record)
             self._active[record.arrival.job_id] = record
             record.state = JobState.DENOISING
-            if self._config.form_s:
+            start_s, form_s = self._config.start_s, self._config.form_s
+            if len(group) > 1 and form_s > start_s + FIRST_GROUP_S:
                 self._occupy(record, group[:1])
-            self._step(record, now_s, self._config.start_s)
+            elif len(group) > 1:
+                start_s = max(start_s, form_s)
+            self._step(record, now_s, start_s)
             self._tell(record, now_s, group)
 
     def _tell(self, record: Record, now_s: float, group: tuple[WorkerName, ...]) -> bool:

@@ -13,6 +13,10 @@ UNBOUND = Limits(look_ahead=10**9, decode_backlog=10**9, max_worker_losses=10**9
 """Limits that never bind: what the live scheduler's queues cost is not part of the model."""
 
 
+FIRST_GROUP_S = 1.0
+"""How long a job's first step waits for its group: the constant of that name in workers/crew.py."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """The workers: one for each GPU, all alike, each serving every model and denoising.
@@ -65,8 +69,9 @@ class Config:
     resize_s: float = 0.0
     """A group that changes at a step boundary stands still for so long, its new workers too."""
     form_s: float = 0.0
-    """From a decision until several workers have formed the group that it says. Meanwhile the job
-    goes on with the group that it has, or if it has just been sent with its leader alone."""
+    """From a decision until several workers have formed the group that it says. Meanwhile a running
+    job goes on with the group that it has. One that has just been sent waits for its first group,
+    but no longer than ``FIRST_GROUP_S``: then its leader begins alone."""
     checkpoint_every_steps: int = 5
     """A job that loses its leader goes on from the last multiple."""
     window: int = 2048

@@ -31,24 +31,30 @@ def groups(result: Result) -> list[tuple[int, float, int, int]]:
     ]
 
 
-def test_leader_steps_alone_until_its_group_has_formed() -> None:
+@pytest.mark.parametrize(
+    ("start_s", "form_s", "waits_s"), [(0.0, 0.9, 0.9), (0.5, 1.4, 1.4), (0.5, 0.2, 0.5)]
+)
+def test_first_step_waits_a_moment_for_its_group(
+    start_s: float, form_s: float, waits_s: float
+) -> None:
+    """At most a second after its leader has started; forming and starting go side by side."""
+    result = run(always(2), an_arrival(1), start_s=start_s, form_s=form_s)
+
+    assert groups(result) == [(2, 0.0, 0, 4)]
+    assert ends(result) == [waits_s + 4 * 6.0 + 3.0]
+
+
+def test_leader_whose_group_is_late_begins_alone() -> None:
     """One step of ten seconds, then three of six."""
-    result = run(always(2), an_arrival(1), form_s=0.5)
+    result = run(always(2), an_arrival(1), form_s=1.5)
 
     assert groups(result) == [(1, 0.0, 0, 1), (2, 10.0, 1, 4)]
     assert ends(result) == [10.0 + 3 * 6.0 + 3.0]
 
 
-def test_group_that_forms_while_its_job_starts_takes_the_first_step() -> None:
-    """Starting takes a second, forming half of one."""
-    result = run(always(2), an_arrival(1), start_s=1.0, form_s=0.5)
-
-    assert ends(result) == [1.0 + 4 * 6.0 + 3.0]
-
-
 def test_workers_of_a_group_that_forms_are_nobody_elses() -> None:
     """Job 2 would start at once on the second worker, if job 1 did not wait for it."""
-    result = run(always(2), an_arrival(1), an_arrival(2, at_s=1.0), form_s=0.5)
+    result = run(always(2), an_arrival(1), an_arrival(2, at_s=1.0), form_s=1.5)
 
     assert result.jobs[1].started_s == ends(result)[0]
 
