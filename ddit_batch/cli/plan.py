@@ -15,6 +15,7 @@ from ddit_batch.cli.prompt_options import file_argument, format_option, model_op
 from ddit_batch.cli.prompts import load_prompts
 from ddit_batch.cli.simulation import (
     basis_lines,
+    form_option,
     gpus_per_node_option,
     resize_option,
     start_option,
@@ -53,6 +54,7 @@ ASSUMED = "assumed: the GPUs are alike, all there from the start, and do nothing
     "--max-gpus", type=click.IntRange(min=1), default=4096, show_default=True, help="Try no more."
 )
 @start_option
+@form_option
 @resize_option
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def plan(
@@ -66,6 +68,7 @@ def plan(
     gpus_per_node: int,
     max_gpus: int,
     start_s: float,
+    form_s: float,
     resize_s: float,
     as_json: bool,
 ) -> None:
@@ -86,7 +89,7 @@ def plan(
         profiles=_profiles(profile_name, prompts.requests),
         policy=policy_spec,
         gpus_per_node=gpus_per_node,
-        config=Config(start_s=start_s, resize_s=resize_s),
+        config=Config(start_s=start_s, form_s=form_s, resize_s=resize_s),
     )
     gpus = sizing.fewest(by_s, max_gpus)
     basis = list(basis_lines(sizing.costs(gpus), sizing.workload.arrivals))

@@ -14,6 +14,7 @@ from ddit_batch.cli.command import command
 from ddit_batch.cli.plot import check_plotting, plot
 from ddit_batch.cli.simulation import (
     basis_lines,
+    form_option,
     gpus_per_node_option,
     resize_option,
     start_option,
@@ -67,7 +68,15 @@ ROWS = {
     help="One or several: static:dop=4,ddit:order=waiting-first; the first is compared with.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of a spec's dice.")
+@click.option(
+    "--vae-workers",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Workers beside the GPUs that decode; 0: the GPUs do.",
+)
 @start_option
+@form_option
 @resize_option
 @click.option(
     "--warmup",
@@ -96,7 +105,9 @@ def simulate_command(
     gpus_per_node: int,
     policies: str,
     seed: int,
+    vae_workers: int,
     start_s: float,
+    form_s: float,
     resize_s: float,
     warmup: float,
     plot_file: Path | None,
@@ -118,8 +129,8 @@ def simulate_command(
     """
     if plot_file:
         check_plotting()
-    cluster = Cluster(gpus=gpus, gpus_per_node=gpus_per_node)
-    config = Config(start_s=start_s, resize_s=resize_s)
+    cluster = Cluster(gpus=gpus, gpus_per_node=gpus_per_node, vae_workers=vae_workers)
+    config = Config(start_s=start_s, form_s=form_s, resize_s=resize_s)
     profile = find_profile(profile_name)
     costs = make_cost_model([profile], max_dop=cluster.widest)
     workload = _workload(
@@ -147,8 +158,9 @@ def simulate_command(
         plot(plot_file, results, cluster, first=first)
     if as_json:
         given = {"workload": workload_text, "profile": profile_name, "gpus": gpus, "seed": seed}
-        changes = {"gpus_per_node": gpus_per_node, "start_s": start_s, "resize_s": resize_s}
-        click.echo(json.dumps({**given, **changes, **report.to_json()}))
+        workers = {"gpus_per_node": gpus_per_node, "vae_workers": vae_workers}
+        changes = {"start_s": start_s, "form_s": form_s, "resize_s": resize_s}
+        click.echo(json.dumps({**given, **workers, **changes, **report.to_json()}))
         return
     Console().print(_table(report))
     for line in basis_lines(costs, workload.arrivals):

@@ -26,6 +26,14 @@ start_option = click.option(
     help="Seconds from a job's being sent to workers to its first step there.",
 )
 
+form_option = click.option(
+    "--form-s",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Seconds that a group of several workers takes to form, while its job goes on as it was.",
+)
+
 resize_option = click.option(
     "--resize-s",
     type=click.FloatRange(min=0),

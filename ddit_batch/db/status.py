@@ -202,6 +202,27 @@ def workers_online(source: Source) -> dict[Phase, int]:
     return {Phase(row["phase"]): row["workers"] for row in rows}
 
 
+def dit_workers_by_node(source: Source, model: str) -> tuple[int, ...]:
+    """How many live DiT workers serve *model*, of each node that has one."""
+    rows = ask(
+        source,
+        """
+        SELECT count(*) AS workers FROM workers
+        WHERE phase = 'dit' AND state = 'online' AND lease_expires_at > now()
+            AND %(model)s = ANY(models)
+        GROUP BY node ORDER BY node
+        """,
+        model=model,
+    )
+    return tuple(row["workers"] for row in rows)
+
+
+def scheduler_leads(source: Source) -> bool:
+    """Whether a scheduler leads now."""
+    (row,) = ask(source, "SELECT ddit_scheduler_leads() AS leads")
+    return bool(row["leads"])
+
+
 def names_ever_registered(source: Source) -> frozenset[str]:
     """The names, without their hosts, of workers that came up at least once since Postgres did."""
     rows = ask(source, "SELECT name FROM workers WHERE registered_at > pg_postmaster_start_time()")

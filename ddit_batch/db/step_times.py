@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, Engine, Subquery, and_, case, func, or_, s
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import aliased
 
-from ddit_batch.db.models import Attempt, Job, Segment, Worker
+from ddit_batch.db.models import Attempt, Job, Plan, PlanOutcome, Segment, Worker
 from ddit_batch.db.segments import GROUP_BROKEN
 from ddit_batch.job import BatchId, Phase, Shape
 from ddit_batch.lifecycle import Trigger
@@ -103,6 +103,36 @@ def _ended_with_a_step() -> tuple[ColumnElement[bool], ...]:
         case((is_last, is_whole), else_=after != GROUP_BROKEN),
         or_(is_first == is_last, 2 * steps >= Job.steps),
     )
+
+
+def start_times(engine: Engine, batch_id: BatchId) -> tuple[float, ...]:
+    """Seconds from the sending of each DiT attempt of a batch to its claim."""
+    rows = (
+        select(func.extract("epoch", Attempt.claimed_at - Attempt.dispatched_at))
+        .join(Job, Job.id == Attempt.job_id)
+        .where(
+            Job.batch_id == batch_id, Attempt.phase == Phase.DIT, Attempt.claimed_at.is_not(None)
+        )
+        .order_by(Attempt.claimed_at)
+    )
+    with engine.connect() as connection:
+        return tuple(map(float, connection.scalars(rows)))
+
+
+def form_times(engine: Engine, batch_id: BatchId) -> tuple[float, ...]:
+    """Seconds from each decision on a group for a job of a batch until the group had formed."""
+    rows = (
+        select(func.extract("epoch", Plan.ended_at - Plan.made_at))
+        .join(Job, Job.id == Plan.job_id)
+        .where(
+            Job.batch_id == batch_id,
+            Plan.outcome == PlanOutcome.FORMED,
+            func.cardinality(Plan.workers) > 1,
+        )
+        .order_by(Plan.epoch)
+    )
+    with engine.connect() as connection:
+        return tuple(map(float, connection.scalars(rows)))
 
 
 def phase_times(engine: Engine, batch_id: BatchId) -> tuple[PhaseTime, ...]:

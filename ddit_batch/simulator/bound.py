@@ -65,11 +65,13 @@ class _Job:
     steps_gpu_s: float
     steps_s: float
     decode_s: float
+    decode_gpu_s: float
+    """0 where VAE workers decode."""
 
     @property
     def area_s(self) -> float:
         """The least GPU-seconds of all its work."""
-        return self.steps_gpu_s + self.decode_s
+        return self.steps_gpu_s + self.decode_gpu_s
 
 
 def bound(workload: Workload, costs: CostModel, cluster: Cluster, *, first: int = 0) -> Bound:
@@ -106,6 +108,7 @@ def _job(workload: Workload, number: int, costs: CostModel, cluster: Cluster) ->
         steps_gpu_s=arrival.steps * min(dop * step_s for dop, step_s in fitting),
         steps_s=arrival.steps * min(step_s for _, step_s in fitting),
         decode_s=cost.decode_s,
+        decode_gpu_s=0.0 if cluster.vae_workers else cost.decode_s,
     )
 
 

@@ -1,23 +1,22 @@
 """The simulated driver: an event heap around the decision core.
 
 Rule 1: it drives the very ``decide`` that the live scheduler drives, with the same snapshots.
-Rule 2: no clock and no dice: *now* is the time of the event at hand; the key of an event is (time,
-kind, sequence), so ties are defined and the same input gives the same bytes.
+Rule 2: no clock and no dice: *now* is the time of the event at hand (``events.py``), so the same
+input gives the same bytes.
 Rule 3: all events of an instant are applied before the one decision that follows them.
 
 The model of a job. It is encoded on arrival, which nobody waits for; it waits; its DiT phase runs
 in segments, each a group and a number of steps; then it waits again and is decoded by one worker,
 while the rest of the group that it was given for that, if any, waits with it. A running group
 changes at its next step boundary after it was told to; a change of group costs what ``Config``
-says. A follower that is lost costs the step at hand, a leader all steps since the last checkpoint.
+says. Where there are VAE workers, they decode, and no decision has a say in it. A follower that is
+lost costs the step at hand, a leader all steps since the last checkpoint.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from dataclasses import replace
-from enum import IntEnum
 
 from ddit_batch.cost_model import CostModel
 from ddit_batch.errors import ConfigError
@@ -36,27 +35,18 @@ from ddit_batch.scheduler.core import (
     decide,
 )
 from ddit_batch.simulator.deadlines import Deadlines
+from ddit_batch.simulator.events import Events, Kind
 from ddit_batch.simulator.recently import Recently
 from ddit_batch.simulator.record import Record
 from ddit_batch.simulator.result import Result, Segment
+from ddit_batch.simulator.vae_queue import VaeQueue
 from ddit_batch.simulator.waiting import Waiting
 from ddit_batch.simulator.workload import Workload
-from ddit_batch.simulator.world import UNBOUND, Cluster, Config, Fault
+from ddit_batch.simulator.world import FIRST_GROUP_S, UNBOUND, Cluster, Config, Fault
 from ddit_batch.snapshot import BatchView, Instruction, JobView, Snapshot, WorkerView
 
 ROUNDS_AT_ONCE = 4
 """Decisions at one instant: another follows one that frees workers by taking its word back."""
-
-
-class _Kind(IntEnum):
-    """What happens at an instant, in the order in which it is applied."""
-
-    BOUNDARY = 0
-    DENOISED = 1
-    DECODED = 2
-    ENCODED = 3
-    LOST = 4
-    BACK = 5
 
 
 def simulate(
@@ -81,10 +71,12 @@ def simulate(
         workers=cluster.workers(workload.models),
         config=config or Config(),
         batches=workload.batches,
+        vae_workers=cluster.vae_workers,
     )
     for seq, arrival in enumerate(workload.arrivals):
-        record = Record(arrival, seq, costs.cost(arrival.model, arrival.shape))
-        engine.let_arrive(record, arrival.arrived_s + record.cost.encode_s)
+        cost = costs.cost(arrival.model, arrival.shape)
+        record = Record(arrival, seq, cost, decodes_elsewhere=cluster.vae_workers > 0)
+        engine.let_arrive(record, arrival.arrived_s + cost.encode_s)
     for fault in faults:
         engine.schedule(fault)
     engine.run()
@@ -101,6 +93,7 @@ class Engine:
         workers: tuple[WorkerView, ...],
         config: Config,
         batches: tuple[BatchView, ...],
+        vae_workers: int = 0,
     ) -> None:
         self._policy = policy
         self._config = config
@@ -111,12 +104,12 @@ class Engine:
         self._worker_views = self._crew
         self._next_incarnation = max((w.incarnation for w in workers), default=0) + 1
         self._busy: dict[WorkerName, Record] = {}
-        self._heap: list[tuple[float, _Kind, int, Record | int, int]] = []
-        self._sequence = 0
+        self._events = Events()
         self._waiting = Waiting(window=config.window, window_shortest=config.window_shortest)
         self._active: dict[JobId, Record] = {}
-        """Jobs that are denoised or beyond, and not done."""
+        """Jobs that are denoised or beyond, not done, and a matter of decisions."""
         self._recently = Recently(workers=len(workers))
+        self._vae = VaeQueue(vae_workers)
         self._segments: list[Segment] = []
         self._decisions = 0
         self._by_id: dict[JobId, Record] = {}
@@ -124,7 +117,7 @@ class Engine:
     def let_arrive(self, record: Record, encoded_s: float) -> None:
         """Have a job wait for its workers from *encoded_s* on."""
         self._by_id[record.arrival.job_id] = record
-        self._push(encoded_s, _Kind.ENCODED, record)
+        self._events.push(encoded_s, Kind.ENCODED, record)
 
     def let_continue(self, record: Record, now_s: float, job: JobView) -> None:
         """Have a job that is denoised or beyond go on from what *job* says of it at *now_s*."""
@@ -145,9 +138,9 @@ class Engine:
         """Have a worker lost, and come back."""
         if not 0 <= fault.worker < len(self._crew):
             raise ConfigError(f"worker {fault.worker} cannot fail: there are {len(self._crew)}")
-        self._push(fault.lost_s, _Kind.LOST, fault.worker)
+        self._events.push(fault.lost_s, Kind.LOST, fault.worker)
         if fault.back_s is not None:
-            self._push(fault.back_s, _Kind.BACK, fault.worker)
+            self._events.push(fault.back_s, Kind.BACK, fault.worker)
 
     def run(self) -> None:
         """Apply events instant by instant, and decide after each, until none is left.
@@ -155,12 +148,12 @@ class Engine:
         Raises:
             ConfigError: There are jobs left.
         """
-        heap = self._heap
-        while heap:
-            now_s = heap[0][0]
+        events = self._events
+        while events:
+            now_s = events.next_s
             happened = False
-            while heap and heap[0][0] == now_s:
-                _, kind, _, subject, version = heapq.heappop(heap)
+            while events and events.next_s == now_s:
+                kind, subject, version = events.pop()
                 if isinstance(subject, int):
                     self._come_or_go(now_s, kind, subject)
                     happened = True
@@ -191,38 +184,37 @@ class Engine:
 
     # what happens
 
-    def _push(self, at_s: float, kind: _Kind, subject: Record | int) -> None:
-        self._sequence += 1
-        version = subject.version if isinstance(subject, Record) else 0
-        heapq.heappush(self._heap, (at_s, kind, self._sequence, subject, version))
-
-    def _move_on(self, now_s: float, kind: _Kind, record: Record) -> bool:
+    def _move_on(self, now_s: float, kind: Kind, record: Record) -> bool:
         """Let an event of a job happen. False: nothing has, what it was for is not wanted now."""
         match kind:
-            case _Kind.BOUNDARY:
-                if record.pending is None:
+            case Kind.BOUNDARY:
+                if record.pending is None or now_s < record.formed_s:
                     return False
                 self._regroup(record, now_s, record.pending)
-            case _Kind.ENCODED:
+            case Kind.ENCODED:
                 self._wait(record, now_s)
                 self._recently.arrived(record, now_s)
-            case _Kind.DENOISED:
+            case Kind.DENOISED:
                 self._end_segment(record, now_s)
                 self._let_go(record, JobState.DENOISED)
-            case _Kind.DECODED:
-                self._end_segment(record, now_s)
+                if self._vae.workers:
+                    del self._active[record.arrival.job_id]
+                    self._events.push(self._vae.end_s(now_s, record.vae_s), Kind.DECODED, record)
+            case Kind.DECODED:
+                if record.group:
+                    self._end_segment(record, now_s)
                 self._let_go(record, JobState.SUCCEEDED)
                 record.finished_s = now_s
                 self._recently.ended(record, now_s)
-                del self._active[record.arrival.job_id]
-            case _Kind.LOST | _Kind.BACK:
+                self._active.pop(record.arrival.job_id, None)
+            case Kind.LOST | Kind.BACK:
                 raise AssertionError(f"{kind.name} is no event of a job")
         return True
 
-    def _come_or_go(self, now_s: float, kind: _Kind, number: int) -> None:
+    def _come_or_go(self, now_s: float, kind: Kind, number: int) -> None:
         """A worker is lost: the next decision will say so. Or its next incarnation is there."""
         first = self._crew[number]
-        if kind is _Kind.BACK:
+        if kind is Kind.BACK:
             incarnation = Incarnation(self._next_incarnation)
             self._next_incarnation += 1
             self._workers[first.name] = replace(first, incarnation=incarnation)
@@ -311,7 +303,13 @@ class Engine:
             self._deadlines.waits_no_more(record)
             self._active[record.arrival.job_id] = record
             record.state = JobState.DENOISING
-            self._step(record, now_s, self._config.start_s)
+            start_s, form_s = self._config.start_s, self._config.form_s
+            if len(group) > 1 and form_s > start_s + FIRST_GROUP_S:
+                self._occupy(record, group[:1])
+            elif len(group) > 1:
+                start_s = max(start_s, form_s)
+            self._step(record, now_s, start_s)
+            self._tell(record, now_s, group)
 
     def _tell(self, record: Record, now_s: float, group: tuple[WorkerName, ...]) -> bool:
         """Note what a running job shall have; it will see at its next step boundary."""
@@ -319,10 +317,11 @@ class Engine:
         if pending == record.pending:
             return False
         freed = set(record.pending or ()) - set(record.group) - set(group)
-        record.tell(pending)
-        boundary_s = record.boundary_after(now_s)
+        forms = pending is not None and len(pending) > 1
+        record.tell(pending, now_s + (self._config.form_s if forms else 0.0))
+        boundary_s = record.boundary_after(record.formed_s)
         if pending is not None and boundary_s < record.last_boundary_s:
-            self._push(boundary_s, _Kind.BOUNDARY, record)
+            self._events.push(boundary_s, Kind.BOUNDARY, record)
         return bool(freed)
 
     def _rescue(self, record: Record, now_s: float) -> None:
@@ -363,13 +362,13 @@ class Engine:
     def _step(self, record: Record, now_s: float, overhead_s: float) -> None:
         """Begin a segment of steps."""
         record.begin_steps(now_s, overhead_s)
-        self._push(record.last_boundary_s, _Kind.DENOISED, record)
+        self._events.push(record.last_boundary_s, Kind.DENOISED, record)
 
     def _decode(self, record: Record, now_s: float) -> None:
         """Begin a decode."""
         record.begun_s = record.steps_from_s = now_s
         record.changed()
-        self._push(now_s + record.cost.decode_s, _Kind.DECODED, record)
+        self._events.push(now_s + record.cost.decode_s, Kind.DECODED, record)
 
     def _end_segment(self, record: Record, now_s: float) -> None:
         segment = record.segment(now_s)

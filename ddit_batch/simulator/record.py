@@ -7,6 +7,7 @@ has changed or has done a step.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 from ddit_batch.cost_model import Cost
@@ -32,6 +33,7 @@ class Record:
         "checkpoint_step",
         "cost",
         "finished_s",
+        "formed_s",
         "gpu_s",
         "granted_step",
         "group",
@@ -46,19 +48,27 @@ class Record:
         "step",
         "step_s",
         "steps_from_s",
+        "vae_s",
         "version",
         "worker_losses",
     )
 
-    def __init__(self, arrival: Arrival, seq: int, cost: Cost) -> None:
+    def __init__(
+        self, arrival: Arrival, seq: int, cost: Cost, *, decodes_elsewhere: bool = False
+    ) -> None:
         self.arrival = arrival
         self.seq = seq
-        self.cost = cost
+        self.cost = replace(cost, decode_s=0.0) if decodes_elsewhere else cost
+        """What it costs the workers that denoise."""
+        self.vae_s = cost.decode_s if decodes_elsewhere else 0.0
+        """What decoding it costs a VAE worker."""
         self.state = JobState.ENCODED
         self.attempt = 1
         self.worker_losses = 0
         self.group: tuple[WorkerName, ...] = ()
         self.pending: tuple[WorkerName, ...] | None = None
+        self.formed_s = 0.0
+        """From when on the pending group can take effect."""
         self.last_group: tuple[WorkerName, ...] = ()
         self.holder: Incarnation | None = None
         self.granted_step = 0
@@ -113,9 +123,13 @@ class Record:
         """Have the view made again; events stay valid."""
         self._view = None
 
-    def tell(self, pending: tuple[WorkerName, ...] | None) -> None:
-        """Note the group that it shall have from its next step boundary; None: as it is."""
+    def tell(self, pending: tuple[WorkerName, ...] | None, formed_s: float) -> None:
+        """Note the group that it shall have from a step boundary on; None: as it is.
+
+        The boundary is the first one after *formed_s*.
+        """
         self.pending = pending
+        self.formed_s = formed_s
         self._view = None
 
     def segment(self, now_s: float) -> Segment:

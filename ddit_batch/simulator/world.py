@@ -13,9 +13,13 @@ UNBOUND = Limits(look_ahead=10**9, decode_backlog=10**9, max_worker_losses=10**9
 """Limits that never bind: what the live scheduler's queues cost is not part of the model."""
 
 
+FIRST_GROUP_S = 1.0
+"""How long a job's first step waits for its group: the constant of that name in workers/crew.py."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """The workers: one for each GPU, all alike, each serving every model, denoising and decoding.
+    """The workers: one for each GPU, all alike, each serving every model and denoising.
 
     Encode workers are not modelled: encoding takes its time and nobody waits for it.
     """
@@ -23,6 +27,8 @@ class Cluster:
     gpus: int
     gpus_per_node: int = 8
     """No group goes across nodes; the last node may be smaller."""
+    vae_workers: int = 0
+    """Workers beside the GPUs that decode, first come first served; 0: the GPUs' own do."""
 
     def __post_init__(self) -> None:
         for name, value in (("GPUs", self.gpus), ("GPUs a node", self.gpus_per_node)):
@@ -47,7 +53,7 @@ class Cluster:
                 models=models,
                 draining=False,
                 lease_expired=False,
-                decodes=True,
+                decodes=self.vae_workers == 0,
             )
             for number in range(self.gpus)
             for node in (f"node-{number // self.gpus_per_node:0{digits}}",)
@@ -62,6 +68,10 @@ class Config:
     """From a job's being sent to workers until its first step begins there."""
     resize_s: float = 0.0
     """A group that changes at a step boundary stands still for so long, its new workers too."""
+    form_s: float = 0.0
+    """From a decision until several workers have formed the group that it says. Meanwhile a running
+    job goes on with the group that it has. One that has just been sent waits for its first group,
+    but no longer than ``FIRST_GROUP_S``: then its leader begins alone."""
     checkpoint_every_steps: int = 5
     """A job that loses its leader goes on from the last multiple."""
     window: int = 2048

@@ -5,7 +5,8 @@ import rows
 from sqlalchemy import Engine, text
 
 from ddit_batch.db.claims import Claim, ClaimStore
-from ddit_batch.db.step_times import phase_times, step_observations
+from ddit_batch.db.plans import PlanStore
+from ddit_batch.db.step_times import form_times, phase_times, start_times, step_observations
 from ddit_batch.job import BatchId, JobId, Phase, Shape, WorkerName
 
 SHAPE = Shape(64, 96, 9)
@@ -210,3 +211,49 @@ def test_phase_times_are_those_of_finished_attempts(engine: Engine) -> None:
     assert [time.phase for time in found] == list(Phase)
     assert [time.seconds for time in found] == pytest.approx([3.0] * 3)
     assert {(time.shape, time.device) for time in found} == {(SHAPE, "cpu")}
+
+
+def made_earlier(engine: Engine, table: str, column: str, seconds: float) -> None:
+    """Have all rows of *table* made so long before what came next."""
+    ended = {"plans": "ended_at", "attempts": "claimed_at"}[table]
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                f"UPDATE {table} SET {column} = {ended} - :s * interval '1 second' "
+                f"WHERE {ended} IS NOT NULL"
+            ),
+            {"s": seconds},
+        )
+
+
+def test_a_start_takes_from_the_sending_to_the_claim(engine: Engine) -> None:
+    """Of the DiT phase alone, and of one batch alone; a message that nobody took yet has none."""
+    job = denoised(engine, 8.0)
+    denoised(engine, 8.0)
+    waiting = rows.waiting_for(engine, Phase.DIT)
+
+    made_earlier(engine, "attempts", "dispatched_at", 0.25)
+
+    assert start_times(engine, batch_of(job)) == pytest.approx((0.25,))
+    assert start_times(engine, batch_of(waiting)) == ()
+
+
+def test_forming_takes_from_the_decision_to_the_group_that_stands(engine: Engine) -> None:
+    """A plan that was not formed has no say, nor has one for the leader alone."""
+    leader, other = (WorkerName(f"dit-{number}@host") for number in range(2))
+    by = rows.registered(engine, name=leader)
+    rows.registered(engine, name=other)
+    claim = rows.holding(engine, Phase.DIT, by=by)
+    plans, claims = PlanStore(engine), ClaimStore(engine)
+    for group, is_formed in (((leader, other), False), ((leader, other), True), ((leader,), True)):
+        view = rows.view(engine, claim.job_id)
+        epoch = rows.leading(engine).open_plan(view, group).epoch
+        if not is_formed:
+            plans.not_formed(claim, epoch)
+        elif plans.formed(claim, epoch):
+            claims.change_group(claim, epoch=epoch, workers=group, step=3, reason="change")
+
+    made_earlier(engine, "plans", "made_at", 0.125)
+
+    assert form_times(engine, batch_of(claim.job_id)) == pytest.approx((0.125,))
+    assert form_times(engine, batch_of(denoised(engine, 8.0))) == ()

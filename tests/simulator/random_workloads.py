@@ -88,7 +88,11 @@ def worlds(draw: st.DrawFn, *, with_faults: bool = False) -> World:
     """A world in which every job can be done, if some workers come back."""
     table = draw(costs())
     gpus = draw(st.integers(2, 12))
-    cluster = Cluster(gpus=gpus, gpus_per_node=draw(st.sampled_from([2, 4, 8])))
+    cluster = Cluster(
+        gpus=gpus,
+        gpus_per_node=draw(st.sampled_from([2, 4, 8])),
+        vae_workers=draw(st.sampled_from([0, 0, 1, 2])),
+    )
     lost = draw(st.lists(st.integers(0, gpus - 1), unique=True)) if with_faults else []
     times = st.floats(0.0, 100.0)
     faults = []
@@ -103,6 +107,7 @@ def worlds(draw: st.DrawFn, *, with_faults: bool = False) -> World:
         config=Config(
             start_s=draw(st.sampled_from([0.0, 0.3])),
             resize_s=draw(st.sampled_from([0.0, 0.2])),
+            form_s=draw(st.sampled_from([0.0, 0.1, 7.0])),
             checkpoint_every_steps=draw(st.integers(1, 3)),
         ),
         faults=tuple(faults),

@@ -1,7 +1,8 @@
 """A Wan pipeline of random weights, built offline in a second: for tests, trials and benchmarks.
 
 Its videos are noise, but noise that depends on prompt and seed, and of a size at which comparing
-numbers means something. The same arguments give the same files, byte for byte.
+numbers means something. The same arguments give the same files, byte for byte. The parts that do
+not depend on a size are for builders of larger ones, too.
 
 ``python -m ddit_batch.phases.models.tiny FOLDER`` builds one.
 """
@@ -57,23 +58,23 @@ def build(
     random numbers be.
     """
     with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator
-        tokenizer = _tokenizer()
+        tokenizer = make_tokenizer()
         text_encoder = _text_encoder(len(tokenizer))
         transformer = _transformer(layers=layers, heads=heads, head_dim=head_dim)
         vae = _vae()
     generator = torch.Generator("cpu").manual_seed(seed)
     for module in (text_encoder, transformer, vae):
-        _draw_weights(module, generator)
+        draw_weights(module, generator)
     WanPipeline(
         tokenizer=tokenizer,
         text_encoder=text_encoder,
         transformer=transformer,
         vae=vae,
-        scheduler=_solver(solver),
+        scheduler=make_solver(solver),
     ).save_pretrained(folder)
 
 
-def _tokenizer() -> Any:
+def make_tokenizer() -> Any:
     """Byte-level BPE: every text has tokens."""
     tokenizer = Tokenizer(models.BPE(unk_token=_UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -129,7 +130,8 @@ def _vae() -> Any:
     )
 
 
-def _solver(name: SolverName) -> Any:
+def make_solver(name: SolverName) -> Any:
+    """The solver as Wan 2.1 configures it."""
     match name:
         case "unipc":
             return UniPCMultistepScheduler(
@@ -140,7 +142,7 @@ def _solver(name: SolverName) -> Any:
 
 
 @torch.no_grad()
-def _draw_weights(module: torch.nn.Module, generator: torch.Generator) -> None:
+def draw_weights(module: torch.nn.Module, generator: torch.Generator) -> None:
     """Redraw every random weight so that each layer passes on numbers of the size it gets.
 
     What a constructor filled with one value (norms, zero biases) stays as it is.
