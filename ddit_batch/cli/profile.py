@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -15,16 +16,15 @@ import click
 from ddit_batch.cli.command import command
 from ddit_batch.cli.connection import connected_engine
 from ddit_batch.cli.crew import Crew, cluster_crew, deployed_crew
+from ddit_batch.cli.machine import planned, workers_option
 from ddit_batch.cli.measuring import Task, make_profile
-from ddit_batch.cli.options import home_option, workers_option
+from ddit_batch.cli.options import home_option
 from ddit_batch.cli.own_cluster import cluster_at_hand
 from ddit_batch.cli.prompts import START_OTHERS, check_served
 from ddit_batch.cli.run import STOPPED_EXIT_CODE
-from ddit_batch.cli.threads import threads_for
 from ddit_batch.config import load_settings
 from ddit_batch.db.engine import make_engine
 from ddit_batch.embedded.home import Home
-from ddit_batch.embedded.plan import ClusterPlan
 from ddit_batch.errors import ServiceError
 from ddit_batch.job import Shape
 from ddit_batch.measurement import Findings, profile_name, usual_shapes
@@ -159,13 +159,8 @@ def _crew(home: Home, task: Task, workers: int) -> Iterator[Crew]:
                 raise ServiceError("no worker is online to be measured: see `ddit doctor`")
             yield deployed_crew(engine, home, prompts.models)
         return
-    plan = ClusterPlan(
-        dit_workers=workers,
-        schedulers=0,
-        models=prompts.models,
-        torch_threads=threads_for(workers),
-    )
-    with cluster_at_hand(home, plan, prompts) as cluster:
+    plan = planned(workers=workers, cluster=None, models=prompts.models, flower=False, policy=None)
+    with cluster_at_hand(home, replace(plan, schedulers=0), prompts) as cluster:
         engine = make_engine(cluster.database_url)
         try:
             yield cluster_crew(engine, home, cluster, prompts.models)
