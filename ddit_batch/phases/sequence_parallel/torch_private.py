@@ -56,6 +56,8 @@ def ensure_lone_world() -> None:
     """
     with _lone_world_lock:
         if not dist.is_initialized():
+            # After an error NCCL's communicator is aborted; by default (3) the process would be.
+            os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
             dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     if (size := dist.get_world_size()) != 1:
         raise ConfigError(
@@ -137,17 +139,17 @@ def _add_nccl(
 ) -> None:
     """NCCL for tensors on *device*. Written by torch's documentation; not run on a GPU yet.
 
-    After an error torch may abort the communicator, but must not end the process (its default, 3).
-    Blocking NCCL calls could not be aborted, and a lazy connection would be made inside a step.
+    Blocking NCCL calls could not be aborted, and a lazy connection would be made inside a step. The
+    thread that forms is not the one that computes, and each has a current device of its own.
     """
     from torch._C._distributed_c10d import ProcessGroupNCCL  # noqa: PLC0415 -- torch for CPUs has none
 
-    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
     options = ProcessGroupNCCL.Options()
     options._timeout = timeout
     options.config.blocking = 0
     nccl = ProcessGroupNCCL(store, group.rank(), group.size(), options)
     nccl._set_sequence_number_for_group()
+    torch.cuda.set_device(device)
     nccl.eager_connect_single_device(device)
     group._register_backend(device, dist.ProcessGroup.BackendType.NCCL, nccl)
 
