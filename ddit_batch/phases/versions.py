@@ -9,5 +9,5 @@ import ddit_batch
 
 def versions() -> dict[str, str]:
     """Version by library name, ours first."""
-    libraries = ("torch", "diffusers", "transformers", "av")
+    libraries = ("torch", "diffusers", "transformers", "xfuser", "av")
     return {"ddit_batch": ddit_batch.__version__, **{name: version(name) for name in libraries}}

@@ -71,6 +71,7 @@ class SPGroup:
         half: Mesh | None,
         device: torch.device,
         axes: Sequence[Axis],
+        store: Store | None = None,
         watched: Axis | None = None,
         timeout_s: float,
     ) -> None:
@@ -86,6 +87,7 @@ class SPGroup:
         """How long a member waits for the others in one exchange."""
         self._everybody = everybody
         self._axes = tuple(axes)
+        self._store = store  # torch keeps alive what is C++ of it, not what is Python
         self._closing = threading.Lock()
         self._is_closed = False
         self._missed: str | None = None
@@ -116,7 +118,7 @@ class SPGroup:
         return 2 * self.rank < self.size
 
     def order(self, order: Order, *, epoch: int = 0, has_newcomers: bool = False) -> None:
-        """Tell the others what comes next. For the leader.
+        """Tell the others, if there are any, what comes next. For the leader.
 
         Raises:
             GroupBroken: One of them is gone.
@@ -159,6 +161,8 @@ class SPGroup:
         Raises:
             GroupBroken: A member is gone or did not come in time.
         """
+        if self.is_lone:  # there is no process group; torch would take the default one
+            return tensor
         with self.breaking("exchanging"):
             dist.broadcast(tensor, group=self._everybody.process_group, group_src=root)
         return tensor
@@ -211,6 +215,7 @@ class SPGroup:
             synchronize(self.device)
         for axis in self._axes:
             axis.close()
+        self._store = None
 
     def _await_leader(self, message: Tensor) -> None:
         """A frame of its own, for ``breaking`` to clear of the work and its connection."""
@@ -313,6 +318,7 @@ def form_group(
         half=half,
         device=device,
         axes=forming.made,
+        store=store,
         watched=watched,
         timeout_s=timeout_s,
     )
