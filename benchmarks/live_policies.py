@@ -7,7 +7,7 @@ seeded workload. Beside each figure stands what the simulator makes of that prof
 
 Needs two idle cores, and about seven minutes.
 
-    python benchmarks/live_policies.py [--policies static:dop=1,elastic] [--seed 40] [--bar]
+    python benchmarks/live_policies.py [--policies static:dop=1,elastic] [--seed 17] [--bar]
 
 What is compared: latency from submission to the committed video, and makespan from the first
 submission to the last video. Both contain encode and decode: live by an encode and a VAE worker
@@ -126,8 +126,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--jobs", type=int, default=10)
     parser.add_argument("--steps", type=int, default=12, help="of each job")
-    parser.add_argument("--load", type=float, default=0.7)
-    parser.add_argument("--seed", type=int, default=40)
+    parser.add_argument("--load", type=float, default=0.8)
+    parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--repeats", type=int, default=2, help="of the profile's videos")
     parser.add_argument("--policies", default=POLICIES)
     parser.add_argument("--json", action="store_true", help="print a JSON object")
