@@ -182,8 +182,9 @@ def prompt_lines(
 ) -> bytes:
     """The lines to submit: *repeats* of each shape in turn, so that a slow minute hits all alike.
 
-    Of each there are *at_once* in a row, which so many groups take side by side. Every prompt is
-    another one, and contains *stamp*: embeddings are cached by their text.
+    Every other time in the opposite order, so that not always the same one is denoised while a
+    large one is decoded. Of each there are *at_once* in a row, which so many groups take side by
+    side. Every prompt is another one, and contains *stamp*: embeddings are cached by their text.
     """
     lines = [
         {
@@ -196,7 +197,7 @@ def prompt_lines(
             "num_inference_steps": steps,
         }
         for repeat in range(repeats)
-        for shape in shapes
+        for shape in (shapes if repeat % 2 == 0 else reversed(shapes))
         for take in range(repeat * at_once + 1, (repeat + 1) * at_once + 1)
     ]
     return "".join(f"{json.dumps(line)}\n" for line in lines).encode()

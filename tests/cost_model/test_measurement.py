@@ -178,7 +178,7 @@ def test_a_dop_that_cannot_be_measured_is_refused_with_those_that_can(
 def test_as_many_videos_of_a_shape_are_in_a_row_as_are_made_at_once(
     nodes: list[int], dop: int, shapes: int
 ) -> None:
-    """So that all groups are busy with the same, and each of them with every shape."""
+    """So that all groups are busy with the same; and each shape comes after each."""
     at_once = videos_at_once(nodes, dop)
     kinds = (SMALL, LARGE, Shape(64, 64, 5))[:shapes]
 
@@ -186,7 +186,7 @@ def test_as_many_videos_of_a_shape_are_in_a_row_as_are_made_at_once(
     assert at_once >= sum(workers >= dop for workers in nodes)
     lines = prompt_lines("m", kinds, steps=3, repeats=2, stamp="now", at_once=at_once).splitlines()
     heights = [json.loads(line)["height"] for line in lines]
-    assert heights == [kind.height for kind in kinds for _ in range(at_once)] * 2
+    assert heights == [k.height for k in (*kinds, *reversed(kinds)) for _ in range(at_once)]
     assert len({json.loads(line)["custom_id"] for line in lines}) == len(lines)
 
 
@@ -210,7 +210,7 @@ def test_the_usual_shapes_are_shapes_that_the_model_takes(name: str) -> None:
 
     parsed = parse(lines, file_name="f", models={name: model}, default_model=name)
     assert not parsed.problems
-    assert [request.shape for request in parsed.requests] == [*shapes, *shapes]
+    assert [request.shape for request in parsed.requests] == [*shapes, *reversed(shapes)]
     assert len({(s.height * s.width, s.num_frames) for s in shapes}) > 1
     assert {request.num_inference_steps for request in parsed.requests} == {3}
 

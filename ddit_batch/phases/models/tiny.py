@@ -31,8 +31,9 @@ SolverName = Literal["unipc", "euler"]
 HEADS = 4
 """Attention heads: dops 1, 2 and 4 are legal. The shipped ``tiny-wan`` config says so too."""
 
-_TEXT_DIM = 32
-_LATENT_CHANNELS = 16
+TEXT_DIM = 32
+LATENT_CHANNELS = 16
+"""As Wan 2.1 has."""
 _FLOW_SHIFT = 3.0
 _PADDING, _END, _UNKNOWN = "<pad>", "</s>", "<unk>"
 _CORPUS = (
@@ -59,7 +60,7 @@ def build(
     """
     with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator
         tokenizer = make_tokenizer()
-        text_encoder = _text_encoder(len(tokenizer))
+        text_encoder = make_text_encoder(len(tokenizer))
         transformer = _transformer(layers=layers, heads=heads, head_dim=head_dim)
         vae = _vae()
     generator = torch.Generator("cpu").manual_seed(seed)
@@ -98,11 +99,12 @@ def make_tokenizer() -> Any:
     )
 
 
-def _text_encoder(vocab_size: int) -> Any:
+def make_text_encoder(vocab_size: int) -> Any:
+    """Two layers that make embeddings of ``TEXT_DIM``."""
     return UMT5EncoderModel(
         UMT5Config(
             vocab_size=vocab_size,
-            d_model=_TEXT_DIM,
+            d_model=TEXT_DIM,
             d_kv=8,
             d_ff=64,
             num_layers=2,
@@ -116,9 +118,9 @@ def _transformer(*, layers: int, heads: int, head_dim: int) -> Any:
     return WanTransformer3DModel(
         num_attention_heads=heads,
         attention_head_dim=head_dim,
-        in_channels=_LATENT_CHANNELS,
-        out_channels=_LATENT_CHANNELS,
-        text_dim=_TEXT_DIM,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        text_dim=TEXT_DIM,
         ffn_dim=4 * heads * head_dim,
         num_layers=layers,
     )
@@ -126,7 +128,7 @@ def _transformer(*, layers: int, heads: int, head_dim: int) -> Any:
 
 def _vae() -> Any:
     return AutoencoderKLWan(
-        base_dim=4, z_dim=_LATENT_CHANNELS, dim_mult=[1, 1, 1, 1], num_res_blocks=1
+        base_dim=4, z_dim=LATENT_CHANNELS, dim_mult=[1, 1, 1, 1], num_res_blocks=1
     )
 
 
