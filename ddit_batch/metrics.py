@@ -263,7 +263,7 @@ class SchedulerMetrics:
 def _worker_states(snapshot: Snapshot) -> Tally[tuple[Phase, str]]:
     held = [job for job in snapshot.jobs if job.held]
     holders = {job.holder for job in held}
-    members = {name for job in held for name in job.group}
+    members = {name for job in held for name in (*job.group, *job.next_group)}
 
     def state(worker: WorkerView) -> str:
         if worker.lease_expired:

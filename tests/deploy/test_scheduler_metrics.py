@@ -100,14 +100,16 @@ def test_number_of_series_is_bounded(metrics: SchedulerMetrics) -> None:
 
 
 def test_workers_are_idle_busy_draining_or_silent(metrics: SchedulerMetrics) -> None:
-    """One state each; every member of a group is busy, not its leader alone."""
-    job = a_job(group=(WorkerName("dit-1@unit"), WorkerName("dit-2@unit")), dop=2)
+    """One state each; every member of a group is busy, and who is about to join it."""
+    group = (WorkerName("dit-1@unit"), WorkerName("dit-2@unit"))
+    job = a_job(group=group, dop=2, pending=(*group, WorkerName("dit-6@unit")))
     workers = [
         a_worker(1),
         a_worker(2),
         a_worker(3),
         a_worker(4, draining=True),
         a_worker(5, lease_expired=True),
+        a_worker(6),
     ]
 
     metrics.observed(a_world(job, *workers), {})
@@ -116,7 +118,7 @@ def test_workers_are_idle_busy_draining_or_silent(metrics: SchedulerMetrics) -> 
         state: value(metrics, "ddit_workers", phase="dit", state=state)
         for state in metrics_module.WORKER_STATES
     }
-    assert found == {"idle": 1, "busy": 2, "draining": 1, "silent": 1}
+    assert found == {"idle": 1, "busy": 3, "draining": 1, "silent": 1}
     assert value(metrics, "ddit_workers", phase="vae", state="idle") == 0
 
 
