@@ -240,12 +240,13 @@ def test_a_start_takes_from_the_sending_to_the_claim(engine: Engine) -> None:
 
 def test_forming_takes_from_the_decision_to_the_group_that_stands(engine: Engine) -> None:
     """A plan that was not formed has no say, nor has one for the leader alone."""
-    leader, other = (WorkerName(f"dit-{number}@host") for number in range(2))
+    leader, other, late = (WorkerName(f"dit-{number}@host") for number in range(3))
     by = rows.registered(engine, name=leader)
-    rows.registered(engine, name=other)
+    for name in (other, late):
+        rows.registered(engine, name=name)
     claim = rows.holding(engine, Phase.DIT, by=by)
     plans, claims = PlanStore(engine), ClaimStore(engine)
-    for group, is_formed in (((leader, other), False), ((leader, other), True), ((leader,), True)):
+    for group, is_formed in (((leader, late), False), ((leader, other), True), ((leader,), True)):
         view = rows.view(engine, claim.job_id)
         epoch = rows.leading(engine).open_plan(view, group).epoch
         if not is_formed:
