@@ -257,9 +257,12 @@ def _note(found: Collection[int], wanted: Sequence[int]) -> str:
 def _provenance(phases: Sequence[PhaseTime], conditions: Conditions, *, samples: int) -> Provenance:
     said = sorted({time.device for time in phases if time.phase is Phase.DIT})
     workers = "1 worker" if conditions.workers == 1 else f"{conditions.workers} workers"
+    placed = (
+        "as many at once as {} make at that dop" if conditions.dops else "as {} were given them"
+    )
     source = (
-        f"ddit profile: medians over videos of {conditions.steps} steps, one segment each, as many "
-        f"at once as {workers} make at that dop"
+        f"ddit profile: medians over videos of {conditions.steps} steps, one segment each, "
+        f"{placed.format(workers)}"
     )
     return Provenance(
         device=conditions.device or ", ".join(said),

@@ -94,6 +94,8 @@ def test_a_measured_profile_says_under_what_conditions() -> None:
     said = profile.provenance
     assert (said.device, said.software, said.date) == ("cpu", "ddit-batch 1", "2026-01-02")
     assert said.samples == 1
+    assert "videos of 10 steps" in said.sources[0]
+    assert "as many at once as 2 workers make at that dop" in said.sources[0]
     assert profile.heads == TINY.heads
 
 
