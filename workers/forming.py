@@ -283,6 +283,7 @@ class Former:
             parallelism=parallelism,
             device=self._device,
             timeout_s=self._patience.group_s,
+            form_timeout_s=self._patience.form_s,
         )
         store = formation.rendezvous.store
         self.cache.keep(key, Cached(name=group_name, group=group, store=store))

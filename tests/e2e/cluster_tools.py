@@ -84,7 +84,7 @@ class Caught:
 class Cluster:
     """One embedded cluster with its spares."""
 
-    def __init__(self, home: Home, plan: ClusterPlan, models_folder: Path) -> None:
+    def __init__(self, home: Home, plan: ClusterPlan, models_folder: Path | None = None) -> None:
         self.home = home
         self.plan = plan
         self._models_folder = models_folder
@@ -233,7 +233,7 @@ class Cluster:
                 "SELECT phase, split_part(name, '@', 1), pid FROM workers "
                 "WHERE state = 'online' AND lease_expires_at > clock_timestamp()"
             )
-            if pids[name] == pid and is_alive(pid)
+            if pids.get(name) == pid and is_alive(pid)
         )
         jobs = self.value(f"SELECT count(*) FROM jobs WHERE state NOT IN {FINAL}")
         return jobs == 0 and all(live[phase] in counts[phase] for phase in Phase)

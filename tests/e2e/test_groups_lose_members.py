@@ -30,7 +30,7 @@ from scripted import Scripted
 
 from ddit_batch.job import Phase
 
-JOB = "unipc-cp"
+JOB, OTHER = "unipc-cp", "odd-usp"
 WELL_UNDER_WAY = 10
 """Steps after which something happens to the group."""
 
@@ -114,12 +114,16 @@ def test_plan_that_changes_while_its_group_forms_is_replaced(
         wait_until(lambda: plans(batch) == [((0, 1), None)], "the first plan is under way")
         gives(script, batch, 0, 2)
         wait_group(batch, JOB, (0, 2))
+    other = batch.cluster.submit(OTHER)
 
-    runs_on(script, batch, 0, 1)
+    script.stages, script.jobs = [{JOB: (0, 2), OTHER: (1,)}], ids(batch, other)
 
+    wait_group(other, OTHER, (1,))
     ends_well(batch, alone)
-    assert groups(spans(batch), JOB) == [(0,), (0, 2), (0, 1)]
-    assert [outcome for _, outcome in plans(batch)] == ["replaced", "formed", "formed"]
+    other.wait_done()
+    other.assert_undisturbed(alone)
+    assert groups(spans(batch), JOB) == [(0,), (0, 2)]
+    assert [outcome for _, outcome in plans(batch)] == ["replaced", "formed"]
 
 
 def test_scheduler_that_restarts_during_a_resize_goes_on_with_the_same_plan(
