@@ -19,7 +19,6 @@ EXPECTED = {
     "--trace ddit-trace.json": 0,
     "simulate --workload poisson:load=0.85,jobs=500 --profile ddit-opensora-h800 --gpus 8 "
     "--policy static:dop=2,dp,ddit --warmup 0.1 --plot policies.png": 0,
-    "profile --model tiny-wan --workers 2 -o my-gpu.yaml": 0,
     # the page's job is not in this database, and the command says so
     "explain b0123456789-000003": 1,
     "explain b0123456789-000003 --at 12:00:30": 1,
@@ -31,6 +30,7 @@ EXPECTED = {
 RUN_ELSEWHERE = {
     "up": "test_commands.py, which takes the cluster down again",
     "down": "test_commands.py",
+    "profile --model tiny-wan --workers 2 -o my-gpu.yaml": "test_profile_command.py",
     "up --cluster cluster.yaml --model wan2.1-t2v-1.3b": "test_commands.py, with a model at hand",
     "worker --phase dit --name dit-0": "tests/deploy, with the variables that its page sets",
 }

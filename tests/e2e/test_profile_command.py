@@ -5,14 +5,15 @@ from pathlib import Path
 from cluster_tools import Cluster
 from e2e_processes import ddit
 
-from ddit_batch.job import Phase, Shape
+from ddit_batch.embedded.cluster import is_running
+from ddit_batch.embedded.home import Home
+from ddit_batch.job import Shape
 from ddit_batch.model_config import known_models
 from ddit_batch.profile import load_profile, make_cost_model
 
 
 def test_profile_measures_the_cluster_at_hand(session_cluster: Cluster, tmp_path: Path) -> None:
     """The file has what the workers really took: more than nothing, less than the command."""
-    session_cluster.mend({Phase.DIT: 1})
     file = tmp_path / "mine.yaml"
     shapes = ("32x32x5", "64x64x9")
     words = [word for shape in shapes for word in ("--shape", shape)]
@@ -37,18 +38,16 @@ def test_profile_measures_the_cluster_at_hand(session_cluster: Cluster, tmp_path
     assert state == [("succeeded",)]
 
 
-def test_profile_measures_groups_of_the_workers_at_hand(
-    session_cluster: Cluster, tmp_path: Path
-) -> None:
-    """One worker and two, from real groups."""
-    session_cluster.mend({Phase.DIT: 2})
-    file = tmp_path / "mine.yaml"
-    words = ("--shape", "32x32x5", "--steps", "4", "--repeats", "1")
+def test_profile_measures_groups_of_workers_of_its_own(tmp_path: Path) -> None:
+    """One worker and two, from real groups; what it started is gone afterwards."""
+    file, home = tmp_path / "mine.yaml", Home(tmp_path / "home")
+    words = ("--shape", "32x32x5", "--steps", "4", "--repeats", "1", "--workers", "2")
 
-    done = ddit(session_cluster.home.path, "profile", *words, "-o", str(file))
+    done = ddit(home.path, "profile", *words, "-o", str(file))
 
     assert done.returncode == 0, done.stderr
     (row,) = load_profile(file).table
     assert sorted(row.step_s) == [1, 2]
     assert not row.note
     assert "--form-s 0." in done.stderr
+    assert not is_running(home)
