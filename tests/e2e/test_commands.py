@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 from socket import gethostname
 
+import psycopg
 from cluster_tools import Cluster
 from e2e_processes import assert_nothing_left, ddit, processes_of, wait_until
 from e2e_prompts import write_prompts
+
+from ddit_batch.embedded.home import Home, running_cluster
 
 CLUSTER = """
 hosts:
@@ -82,7 +85,7 @@ def test_cluster_goes_up_and_down(tmp_path: Path) -> None:
 
 
 def test_cluster_file_says_which_workers_come_up(tmp_path: Path) -> None:
-    """Those of this host, each on its node; `ddit sql` shows what they are once they are there."""
+    """Those of this host, each on its node."""
     home, file = tmp_path / "home", tmp_path / "cluster.yaml"
     file.write_text(CLUSTER.format(host=gethostname()))
 
@@ -99,10 +102,11 @@ def test_cluster_file_says_which_workers_come_up(tmp_path: Path) -> None:
 
 def _nodes(home: Path) -> dict[str, str]:
     """The nodes of the workers, once all three of the file are online."""
-    query = "SELECT name, node FROM worker_status WHERE state = 'online'"
-    found = ddit(home, "sql", "--json", query).stdout.splitlines()
-    rows = [json.loads(line) for line in found]
-    names = {row["name"].partition("@")[0]: row["node"] for row in rows}
+    state = running_cluster(Home(home))
+    assert state is not None
+    with psycopg.connect(state.database_url.replace("+psycopg", "")) as connection:
+        rows = connection.execute("SELECT name, node FROM worker_status WHERE state = 'online'")
+        names = {name.partition("@")[0]: node for name, node in rows}
     return names if len(names) >= 3 else {}
 
 
