@@ -231,6 +231,7 @@ def arrivals(profile: Profile, model: ModelConfig, given: argparse.Namespace) ->
 def compared(bench: Bench, spec: str) -> Row:
     """One policy, live beside simulated."""
     predicted = simulated(spec, bench.profile, bench)
+    print(f"{spec}: about {predicted.makespan:.0f} s ...", file=sys.stderr)
     live = run(bench, spec, patience_s=PATIENCE * predicted.makespan)
     return Row(
         policy=spec,
