@@ -35,12 +35,29 @@ class Live(StrEnum):
     """It is what the profile says."""
 
 
+_KEPT = 128
+"""Numbers of steps for which a cost remembers what is left; few jobs have more steps."""
+
 WORST_FIRST: tuple[Basis, ...] = tuple(reversed(Basis))
 
 
 def weakest(bases: Sequence[Basis]) -> Basis:
     """The worst of *bases*, of which there is at least one."""
     return min(bases, key=WORST_FIRST.index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """Seconds to the end of a job that has so many steps to do, its decode included."""
+
+    at: Mapping[int, float]
+    """By dop."""
+    by_dop: tuple[tuple[int, float, float], ...]
+    """Each legal dop, ascending, with the seconds to the end and those of one step."""
+    work_s: float
+    """At dop 1: GPU-seconds."""
+    fastest_s: float
+    """At the dop of the shortest step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,18 +87,43 @@ class Cost:
     fastest_s: float = field(init=False, repr=False, compare=False)
     """Seconds of a step at ``fastest_dop``."""
     _step_s: dict[int, float] = field(init=False, repr=False, compare=False)
+    _fastest: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    _left: dict[int, Left] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_step_s", dict(zip(self.dops, self.step_s, strict=True)))
-        object.__setattr__(self, "fastest_s", self._step_s[self.fastest_dop])
+        step_s = dict(zip(self.dops, self.step_s, strict=True))
+        ends = range(1, len(self.dops) + 1)
+        fastest = tuple(min(self.dops[:end], key=step_s.__getitem__) for end in ends)
+        object.__setattr__(self, "_step_s", step_s)
+        object.__setattr__(self, "_fastest", fastest)
+        object.__setattr__(self, "fastest_s", step_s[self.fastest_dop])
 
     def at(self, dop: int) -> float:
         """Seconds of a step at *dop*, one of ``dops``."""
         return self._step_s[dop]
 
+    def left(self, steps: int) -> Left:
+        """What a job with so many *steps* to do needs: remembered, as plans ask over and over."""
+        found = self._left.get(steps)
+        if found is None:
+            if len(self._left) >= _KEPT:
+                self._left.clear()
+            at = {dop: steps * step_s + self.decode_s for dop, step_s in self._step_s.items()}
+            by_dop = tuple(zip(self.dops, at.values(), self.step_s, strict=True))
+            found = Left(by_dop=by_dop, at=at, work_s=at[1], fastest_s=at[self.fastest_dop])
+            self._left[steps] = found
+        return found
+
     def widest(self, workers: int) -> int:
         """The largest legal dop that *workers* suffice for; they are at least 1."""
         return self.dops[bisect_right(self.dops, workers) - 1]
+
+    def fastest(self, workers: int) -> int:
+        """The dop of the shortest step that *workers*, at least 1, suffice for.
+
+        Of equal ones the narrowest.
+        """
+        return self._fastest[bisect_right(self.dops, workers) - 1]
 
     def efficiency(self, dop: int) -> float:
         """Useful share of *dop* workers' time: t(1) / (dop * t(dop)). 1 is ideal scaling."""

@@ -19,7 +19,8 @@ from ddit_batch.refinement import NO_RATIOS, Observation, Ratios, ratios_of
 __all__ = ["Basis", "Cost", "CostModel", "Live", "Observation"]
 
 _CACHED = 65_536
-"""Costs that are kept at most: more shapes than any workload has, at about a kilobyte each."""
+"""Costs that are kept at most: more shapes than any workload has, at about a kilobyte each, and as
+much again for each number of steps that jobs of the shape had left."""
 
 _A_SHAPE = Shape(480, 832, 81)
 UNKNOWN = ModelProfile(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 from typing import Protocol, runtime_checkable
 
 from ddit_batch.cost_model import CostModel
 from ddit_batch.job import JobId, JobState, Phase, WorkerName
+from ddit_batch.policy.roster import roster_of
 from ddit_batch.snapshot import JobView, Snapshot, Whereabouts, WorkerView, order_key
 
 # Asked of every job and worker in every decision: a member that is looked up in its enum costs ten
 # times as much (Python 3.11).
-_DIT, _VAE = Phase.DIT, Phase.VAE
+_VAE = Phase.VAE
 _ENCODED, _DENOISED = JobState.ENCODED, JobState.DENOISED
 _NO_MESSAGE = Whereabouts.NONE
 
@@ -67,8 +67,7 @@ class Explains(Protocol):
 
 def dit_workers(snapshot: Snapshot) -> tuple[WorkerView, ...]:
     """The workers that may be given DiT work, in order of name."""
-    able = [w for w in snapshot.workers if w.phase is _DIT and not w.draining]
-    return tuple(sorted(able, key=attrgetter("name")))
+    return roster_of(snapshot.workers).dit
 
 
 def placed(snapshot: Snapshot) -> tuple[JobView, ...]:

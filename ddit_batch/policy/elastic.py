@@ -45,7 +45,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ddit_batch.cost_model import CostModel
-from ddit_batch.job import JobState
+from ddit_batch.job import JobId, JobState, WorkerName
 from ddit_batch.policy.base import Decisions, to_decode
 from ddit_batch.policy.elastic_dops import Shares
 from ddit_batch.policy.elastic_rank import Ranked, Tuning, rank
@@ -107,28 +107,50 @@ class Elastic:
 
     def _place(self, place: Placement, shares: Shares, ranked: Sequence[Ranked]) -> None:
         """Give names to counts: first what jobs keep, then what they are given."""
+        changing = _keep_whole(place, ranked)
         wider: list[Ranked] = []
         starting: list[Ranked] = []
-        for entry in ranked:
-            dop, current = entry.dop, entry.current
-            if not dop:
-                continue
-            kept = place.keep(entry.job, min(current, dop)) if current else 0
+        for entry in changing:
+            kept = place.keep(entry.job, min(entry.current, entry.dop)) if entry.current else 0
             if not kept:
                 starting.append(entry)
-            elif kept != dop:
+            elif kept != entry.dop:
                 wider.append(entry)
         for entry in wider:
             assert entry.room is not None
-            had, among = len(place.groups[entry.job.job_id]), shares.names[entry.room]
-            dop = entry.cost.widest(min(entry.dop, place.widest(entry.job, among)))
+            had, room = len(place.groups[entry.job.job_id]), shares.rooms.names[entry.room]
+            dop = entry.cost.widest(min(entry.dop, place.widest(entry.job, room)))
             if dop > had:
-                place.widen(entry.job, dop, among)
+                place.widen(entry.job, dop, room)
             elif dop < had:
                 place.narrow(entry.job, dop)
         for entry in starting:
             assert entry.room is not None
-            place.start(entry.job, entry.dop, among=shares.names[entry.room])
+            place.start_in(entry.job, entry.dop, shares.rooms.names[entry.room])
+
+
+def _keep_whole(place: Placement, ranked: Sequence[Ranked]) -> Sequence[Ranked]:
+    """Let running jobs that are to stay as they are do so: most of them, in most plans.
+
+    Returns the others that are to have workers, in order.
+    """
+    staying: dict[JobId, tuple[WorkerName, ...]] = {}
+    changing: list[Ranked] = []
+    claimed: list[WorkerName] = []
+    for entry in ranked:
+        dop, group, job = entry.dop, entry.group, entry.job
+        if not dop:
+            continue
+        if dop == entry.current == len(group):
+            staying[job.job_id] = group
+        else:
+            changing.append(entry)
+            claimed += group
+        if group is not job.group:
+            claimed += [name for name in job.group if name not in group]
+    if place.keep_all(staying, claimed):
+        return changing
+    return [entry for entry in ranked if entry.dop]
 
 
 def is_movable(job: JobView) -> bool:

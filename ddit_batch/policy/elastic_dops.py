@@ -8,35 +8,29 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
+from operator import attrgetter
 
-from ddit_batch.cost_model import Cost
-from ddit_batch.job import WorkerName
-from ddit_batch.policy.elastic_rank import Ranked, Room, Tuning, scarcity
-from ddit_batch.snapshot import WorkerView
+from ddit_batch.policy.elastic_rank import Ranked, Tuning, scarcity
+from ddit_batch.policy.roster import Room, Rooms
+
+_width_weight = attrgetter("width_weight")
 
 
 class Shares:
     """The workers of one plan by room, used up as they are given away."""
 
-    def __init__(self, workers: Iterable[WorkerView], tuning: Tuning, load: float) -> None:
+    def __init__(self, rooms: Rooms, tuning: Tuning, load: float) -> None:
         self._tuning = tuning
         self._keep, self._idle_step = tuning.keep, 0.5 * tuning.idle_step
         self._price = tuning.price * scarcity(load) ** tuning.price_power
-        alike: dict[tuple[str, frozenset[str]], list[WorkerName]] = defaultdict(list)
-        for worker in workers:
-            alike[worker.node, worker.models].append(worker.name)
-        rooms = sorted(alike, key=lambda kind: (kind[0], sorted(kind[1])))
-        self._serves = [models for _, models in rooms]
-        self.names = [alike[kind] for kind in rooms]
-        """The workers of each room."""
-        numbered = enumerate(self.names)
-        self.room_of = {name: Room(number) for number, names in numbered for name in names}
-        self._left = [len(names) for names in self.names]
-        self._workers = len(self.room_of)
-        self._loose = list(self._left)
+        self.rooms = rooms
+        """The workers that are to be given away."""
+        self._serves = rooms.serves
+        self._left = list(rooms.sizes)
+        self._workers = len(rooms.of)
+        self._loose = list(rooms.sizes)
         """Of ``_left``, what no running job that is still to be served has now."""
         self._heaps: dict[str, list[tuple[int, int, Room]]] = {}
         """For each model that was asked for: rooms by loose and by all workers left, most first.
@@ -47,86 +41,95 @@ class Shares:
     def give(self, ranked: Sequence[Ranked]) -> None:
         """Decide the dop and the room of every job of *ranked*, which are in order."""
         self._find(ranked)
-        self._give_in_order(ranked)
+        shrunk = self._give_in_order(ranked)
         if any(self._left):
-            self._give_back(ranked)
-            self._widen(ranked)
-            self._move(ranked)
+            self._give_back(shrunk)
+            self._widen_and_move(ranked)
 
     def _find(self, ranked: Sequence[Ranked]) -> None:
         """Note where running jobs are, and with how many workers there.
 
         What comes behind a worker that is gone, drains or serves other models does not count.
         """
-        room_of = self.room_of.get
+        room_of, loose = self.rooms.of.get, self._loose
         for entry in ranked:
-            if entry.current:
-                group = entry.job.next_group
-                room = entry.room = room_of(group[0])
-                if room is None:
-                    entry.current = 0  # its leader is gone or drains
-                    continue
-                if entry.current > 1:
-                    there = (number for number, name in enumerate(group) if room_of(name) != room)
-                    entry.current = next(there, entry.current)
-                if (entry.job.pending is not None or entry.current < len(group)) and not set(
-                    entry.job.group
-                ).issubset(group[: entry.current]):
-                    # It loses some first: a group does not change by halves (policy/base.py).
-                    entry.most = sum(room_of(name) == room for name in entry.job.group)
-                self._loose[room] -= entry.current
+            current, group = entry.current, entry.group
+            if not current:
+                continue
+            room = entry.room = room_of(group[0])
+            if room is None:
+                entry.current = 0  # its leader is gone or drains
+                continue
+            had = entry.job.group
+            changes = group is not had
+            if current > 1 and list(map(room_of, group)).count(room) != current:
+                current = next(n for n, name in enumerate(group) if room_of(name) != room)
+                entry.current, changes = current, True
+            loose[room] -= current
+            if changes and not set(had) <= {*group[:current]}:
+                # It loses some first: a group does not change by halves (policy/base.py).
+                entry.most = list(map(room_of, had)).count(room)
 
     # in order
 
-    def _give_in_order(self, ranked: Sequence[Ranked]) -> None:
+    def _give_in_order(self, ranked: Sequence[Ranked]) -> list[Ranked]:
         """Each job in turn takes the dop that is best for it and those behind it.
 
-        Of two overdue jobs the first leaves a worker to the second.
+        Of two overdue jobs the first leaves a worker to the second. Returns those that are to have
+        fewer workers than now, in order.
         """
-        left = sum(self._left)
-        weights = (entry.width_weight for entry in reversed(ranked))
-        behind = list(accumulate(weights, initial=0.0))[:-1]
+        left_in, best_dop = self._left, self._best_dop
+        left = sum(left_in)
+        shrunk: list[Ranked] = []
+        if not left:
+            return shrunk
+        behind = list(accumulate(map(_width_weight, reversed(ranked)), initial=0.0))[:-1]
         """The weight of all jobs behind each, the last job first."""
+        prices = [self._price * weight / self._workers for weight in behind]
         in_time = (number for number, entry in enumerate(ranked) if not entry.is_overdue)
         overdue = next(in_time, len(ranked))
-        for number, entry in enumerate(ranked):
+        for number, (entry, price) in enumerate(zip(ranked, reversed(prices), strict=True)):
             if not left:
-                return
-            if entry.room is not None and entry.current and not self._left[entry.room]:
+                break
+            current = entry.current
+            room = entry.room if current else self._roomiest(entry.job.model)
+            if room is not None and not left_in[room]:
                 # Others come first where it runs: it is given back, and goes on elsewhere.
-                self._take(entry.room, 0, loose=-entry.current)
-                entry.current, entry.most = 0, None
-            room = entry.room if entry.current else self._roomiest(entry.job.model)
+                self._take(room, 0, loose=-current)
+                current = entry.current = 0
+                entry.most = None
+                room = self._roomiest(entry.job.model)
             if room is None:
                 continue
-            entry.room, most = room, self._left[room]
-            if entry.most is not None:
-                most = min(most, entry.most)
+            entry.room, most = room, left_in[room]
+            if entry.most is not None and entry.most < most:
+                most = entry.most
             if number < overdue:
-                most = max(1, min(most, self._left[room] - (overdue - number - 1)))
-            entry.dop = self._best_dop(
-                entry, most, self._price * behind[-1 - number] / self._workers
-            )
-            left -= entry.dop
-            self._take(room, entry.dop, loose=entry.dop - entry.current)
+                most = max(1, min(most, left_in[room] - (overdue - number - 1)))
+            dop = entry.dop = best_dop(entry, most, price)
+            left -= dop
+            if dop == current:
+                left_in[room] -= dop
+            else:
+                self._take(room, dop, loose=dop - current)
+                if dop < current:
+                    shrunk.append(entry)
+        return shrunk
 
     def _best_dop(self, entry: Ranked, most: int, price: float) -> int:
         """The dop of least cost: the job's own time, weighted, and its GPU-seconds at *price*."""
-        cost = entry.cost
-        if most == 1 or len(cost.dops) == 1:
-            return 1
-        best, best_cost = 1, math.inf
+        best, best_cost, joining = 1, math.inf, 0.0
         current, weight = entry.current, entry.width_weight
-        steps_left, decode_s = entry.steps_left, cost.decode_s
-        joining = price * self._idle_step * cost.at(cost.widest(current)) if current else 0.0
-        for dop, step_s in zip(cost.dops, cost.step_s, strict=True):
+        for dop, left_s, step_s in entry.left.by_dop:
             if dop > most:
                 break
-            total = (steps_left * step_s + decode_s) * (weight + price * dop)
-            if dop == current <= cost.fastest_dop:
-                total /= self._keep
-            elif dop > current:
+            total = left_s * (weight + price * dop)
+            if dop > current:
                 total += joining * (dop - current)
+            else:
+                joining = price * self._idle_step * step_s
+                if dop == current <= entry.cost.fastest_dop:
+                    total /= self._keep
             if total < best_cost:
                 best, best_cost = dop, total
         return best
@@ -163,27 +166,54 @@ class Shares:
 
     # what is left when all have been served
 
-    def _give_back(self, ranked: Sequence[Ranked]) -> None:
+    def _give_back(self, shrunk: Sequence[Ranked]) -> None:
         """Running jobs keep what they have if nobody needs it: it costs no resize."""
-        for entry in ranked:
-            if 0 < entry.dop < entry.current:
-                dop = entry.cost.widest(min(entry.current, self._most(entry)))
-                if entry.cost.at(dop) <= entry.cost.at(entry.dop):
-                    self._set(entry, dop)
+        for entry in shrunk:
+            dop = entry.cost.widest(min(entry.current, self._most(entry)))
+            if entry.cost.at(dop) <= entry.cost.at(entry.dop):
+                self._set(entry, dop)
 
-    def _widen(self, ranked: Sequence[Ranked]) -> None:
+    def _widen_and_move(self, ranked: Sequence[Ranked]) -> None:
+        """Idle workers widen the jobs of their room; those of no use there take over another job.
+
+        The job that gains most by it; its old workers are for those who have none, or may widen
+        its neighbours. Each time fewer workers idle than before.
+        """
+        hopeful = self._hopeful(ranked)
+        self._widen(hopeful)
+        while (move := self._best_move(hopeful)) is not None:
+            entry, room, dop = move
+            self._set(entry, 0)
+            left = entry.room
+            entry.room, entry.current, entry.most = room, 0, None
+            self._set(entry, dop)
+            self._let_in(ranked, left)
+            hopeful = self._hopeful(ranked)
+            self._widen(hopeful)
+
+    def _hopeful(self, ranked: Sequence[Ranked]) -> list[Ranked]:
+        """Those to whom more workers might be worth a resize, if they had as many as they liked."""
+        hopeful = []
+        for entry in ranked:
+            dop, cost = entry.dop, entry.cost
+            if 0 < dop < cost.fastest_dop:
+                saved_s = entry.left.at[dop] - entry.left.fastest_s
+                if dop != entry.current or saved_s > self._tuning.min_gain_steps * cost.at(dop):
+                    hopeful.append(entry)
+        return hopeful
+
+    def _widen(self, hopeful: Sequence[Ranked]) -> None:
         """Idle workers go where they gain most, one job at a time."""
-        heap = [
-            (-gain, number, dop)
-            for number, entry in enumerate(ranked)
-            if 0 < entry.dop < entry.cost.fastest_dop and self._left[entry.room or 0]
-            for gain, dop in (self._best_gain(entry),)
-            if gain > 0.0
-        ]
+        heap = []
+        for number, entry in enumerate(hopeful):
+            if self._left[entry.room or 0]:
+                gain, dop = self._best_gain(entry)
+                if gain > 0.0:
+                    heap.append((-gain, number, dop))
         heapq.heapify(heap)
         while heap:
             _, number, dop = heapq.heappop(heap)
-            entry = ranked[number]
+            entry = hopeful[number]
             if dop <= self._most(entry):
                 self._set(entry, dop)
             gain, dop = self._best_gain(entry)
@@ -192,42 +222,26 @@ class Shares:
 
     def _best_gain(self, entry: Ranked) -> tuple[float, int]:
         """What more workers gain most, each, and the dop that does; (0, 0) if none is worth it."""
+        cost, left, had, current = entry.cost, entry.left, entry.dop, entry.current
         most = self._most(entry)
-        if entry.dop >= min(most, entry.cost.fastest_dop):
+        if had >= most or had >= cost.fastest_dop:
             return 0.0, 0
-        now_s, best, best_dop = entry.left_s(entry.dop), 0.0, 0
-        if now_s - entry.left_s(entry.cost.fastest_dop) <= self._hardly_s(entry, entry.dop + 1):
-            return best, best_dop
-        for dop in entry.cost.dops:
-            if entry.dop < dop <= most:
-                saved_s = now_s - entry.left_s(dop)
-                if saved_s > self._hardly_s(entry, dop):
-                    gain = entry.width_weight * saved_s / (dop - entry.dop)
+        now_s = left.at[had]
+        # A saving that is not worth a resize of a running job.
+        present_s = cost.at(cost.widest(current)) if current else 0.0
+        hardly_s = self._tuning.min_gain_steps * present_s
+        if had >= current and now_s - left.fastest_s <= hardly_s:
+            return 0.0, 0
+        best, best_dop = 0.0, 0
+        for dop, left_s, _ in left.by_dop:
+            if had < dop <= most:
+                saved_s = now_s - left_s
+                if saved_s > (hardly_s if dop > current else 0.0):
+                    gain = entry.width_weight * saved_s / (dop - had)
                     gain /= now_s**self._tuning.gain_power
                     if gain > best:
                         best, best_dop = gain, dop
         return best, best_dop
-
-    def _hardly_s(self, entry: Ranked, dop: int) -> float:
-        """A saving that is not worth a resize of a running job; 0 where there is none."""
-        if not entry.current or dop <= entry.current:
-            return 0.0
-        return self._tuning.min_gain_steps * entry.cost.at(entry.cost.widest(entry.current))
-
-    def _move(self, ranked: Sequence[Ranked]) -> None:
-        """Idle workers that no job of their room can use take a job over from a crowded one.
-
-        The one that gains most by it; its old workers are for those who have none, or may widen
-        its neighbours. Each time fewer workers idle than before.
-        """
-        while (move := self._best_move(ranked)) is not None:
-            entry, room, dop = move
-            self._set(entry, 0)
-            left = entry.room
-            entry.room, entry.current, entry.most = room, 0, None
-            self._set(entry, dop)
-            self._let_in(ranked, left)
-            self._widen(ranked)
 
     def _let_in(self, ranked: Sequence[Ranked], room: Room | None) -> None:
         """Jobs whose model nobody else serves may have been left out: *room* has workers again."""
@@ -239,30 +253,35 @@ class Shares:
                 entry.room = room
                 self._set(entry, 1)
 
-    def _best_move(self, ranked: Sequence[Ranked]) -> tuple[Ranked, Room, int] | None:
+    def _best_move(self, hopeful: Sequence[Ranked]) -> tuple[Ranked, Room, int] | None:
         """Which job would gain most by going where: of seconds left, the share that it saves."""
-        rooms = sorted(map(Room, range(len(self._left))), key=self._left.__getitem__, reverse=True)
-        widest = self._left[rooms[0]]
+        widest = max(self._left)
         if widest <= 1:
             return None  # nobody has less than one worker
+        rooms: list[Room] = []
         best, best_share = None, 0.0
-        for entry in ranked:
-            cost = entry.cost
-            if not 0 < entry.dop < widest or entry.dop >= cost.fastest_dop:
+        min_gain_steps, hand_over_s = self._tuning.min_gain_steps, self._tuning.hand_over_s
+        for entry in hopeful:
+            had, cost, left = entry.dop, entry.cost, entry.left
+            if not 0 < had < widest or had >= cost.fastest_dop:
                 continue
-            now_s = entry.left_s(entry.dop)
-            enough_s = self._tuning.min_gain_steps * cost.at(entry.dop) + self._tuning.hand_over_s
-            enough_s = max(enough_s, best_share * now_s)
-            if now_s - entry.left_s(cost.fastest_dop) <= enough_s:
+            now_s = left.at[had]
+            enough_s = max(min_gain_steps * cost.at(had) + hand_over_s, best_share * now_s)
+            if now_s - left.fastest_s <= enough_s:
                 continue
+            rooms = rooms or self._roomiest_first()
             room = self._roomiest_but(entry, rooms)
             if room is None:
                 continue
-            dop = _fastest(cost, self._left[room])
-            saved_s = now_s - entry.left_s(dop)
+            dop = cost.fastest(self._left[room])
+            saved_s = now_s - left.at[dop]
             if saved_s > enough_s:
                 best, best_share = (entry, room, dop), saved_s / now_s
         return best
+
+    def _roomiest_first(self) -> list[Room]:
+        rooms = map(Room, range(len(self._left)))
+        return sorted(rooms, key=self._left.__getitem__, reverse=True)
 
     def _roomiest_but(self, entry: Ranked, rooms: Sequence[Room]) -> Room | None:
         """The first of *rooms*, most workers first, that could take the job over."""
@@ -283,10 +302,3 @@ class Shares:
         assert entry.room is not None
         self._left[entry.room] -= dop - entry.dop
         entry.dop = dop
-
-
-def _fastest(cost: Cost, workers: int) -> int:
-    """The dop of the shortest step that so many *workers* suffice for."""
-    if cost.fastest_dop <= workers:
-        return cost.fastest_dop
-    return min((dop for dop in cost.dops if dop <= workers), key=cost.at)

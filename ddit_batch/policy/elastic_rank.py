@@ -7,13 +7,13 @@ its number of workers.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import NewType
 
 from ddit_batch.cost_model import Cost, CostModel
+from ddit_batch.policy.roster import Room
 from ddit_batch.snapshot import BatchView, JobView, Snapshot
 
 MAX_LOAD = 0.97
@@ -23,9 +23,6 @@ MAX_LATENESS = 50.0
 DEADLINE_MARGIN = 1.1
 """A batch with a deadline plans to need so much more than its work."""
 _OVERDUE, _IN_TIME = 0, 1
-
-Room = NewType("Room", int)
-"""Workers among which a group may be formed: those of one node that serve the same models."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,34 +77,38 @@ class Ranked:
         "cost",
         "current",
         "dop",
+        "group",
+        "is_overdue",
         "job",
-        "key",
+        "left",
         "most",
         "room",
         "size",
         "soonest_s",
-        "steps_left",
+        "turn",
         "width_weight",
-        "work_s",
     )
 
     def __init__(self, job: JobView, cost: Cost, now_s: float) -> None:
         steps_left = job.steps - job.step
         self.job = job
         self.cost = cost
-        self.steps_left = steps_left
-        self.work_s = steps_left * cost.step_s[0] + cost.decode_s
-        """GPU-seconds that it still needs at dop 1, its decode included."""
+        self.left = cost.left(steps_left)
+        """Seconds to its end by dop; at dop 1 they are its work in GPU-seconds."""
         self.soonest_s = now_s - job.arrived_s + steps_left * cost.fastest_s + cost.decode_s
         """Its latency if it had its fastest dop from now on."""
-        self.current = len(job.group if job.pending is None else job.pending)
-        """Workers that it has, or will have from its next step boundary."""
-        self.width_weight = 1.0
+        self.group = job.group if job.pending is None else job.pending
+        """The workers that it has, or will have from its next step boundary."""
+        self.current = len(self.group)
+        """How many of them count."""
+        self.width_weight: float
         """What a second of its own counts, beside one of the jobs behind it."""
-        self.size = 0.0
+        self.is_overdue = False
+        """Whether the aging rule puts it first."""
+        self.turn = 0.0
+        """How many jobs of its batch come before it, over the batch's share."""
+        self.size: float
         """The smallest of a turn comes first: the work left, less for a late job."""
-        self.key: tuple[float, ...] = ()
-        """Its place in the order; the smallest comes first, and no two are equal."""
         self.dop = 0
         """Workers that it is to have."""
         self.most: int | None = None
@@ -116,13 +117,16 @@ class Ranked:
         """Where it runs, or is to start."""
 
     @property
-    def is_overdue(self) -> bool:
-        """Whether the aging rule puts it first."""
-        return self.key[0] == _OVERDUE
+    def key(self) -> tuple[float, ...]:
+        """Its place in the order; the smallest comes first, and no two are equal."""
+        job = self.job
+        if self.is_overdue:
+            return (_OVERDUE, job.arrived_s, 0.0, self.size, job.seq)
+        return (_IN_TIME, -job.priority, self.turn, self.size, job.seq)
 
     def left_s(self, dop: int) -> float:
         """Seconds to its end at *dop*."""
-        return self.steps_left * self.cost.at(dop) + self.cost.decode_s
+        return self.left.at[dop]
 
 
 def scarcity(load: float) -> float:
@@ -138,83 +142,98 @@ def rank(
     jobs: Iterable[JobView], snapshot: Snapshot, costs: CostModel, tuning: Tuning
 ) -> list[Ranked]:
     """*jobs* in the order in which they should be given workers."""
-    now_s, cost_of = snapshot.now_s, costs.cost
-    entries = [Ranked(job, cost_of(job.model, job.shape), now_s) for job in jobs]
-    _weigh(entries, snapshot, tuning)
-    turns = _turns(entries, snapshot)
-    for entry in entries:
-        job, cost = entry.job, entry.cost
-        whole_s = job.steps * cost.step_s[0] + cost.decode_s
-        if now_s - job.arrived_s > tuning.patience * whole_s:
-            entry.key = (_OVERDUE, job.arrived_s, 0.0, entry.size, job.seq)
-        else:
-            turn = turns.get(job.seq, 0.0) if turns else 0.0
-            entry.key = (_IN_TIME, -job.priority, turn, entry.size, job.seq)
-    entries.sort(key=_key)
+    now_s, patience = snapshot.now_s, tuning.patience
+    known: dict[tuple[str, int], Cost] = {}
+    """By model and the identity of the shape: quick to ask, and most jobs share a few shapes."""
+    entries: list[Ranked] = []
+    batches: dict[str, list[Ranked]] = defaultdict(list)
+    for job in jobs:
+        kind = job.model, id(job.shape)
+        cost = known.get(kind)
+        if cost is None:
+            cost = known[kind] = costs.cost(job.model, job.shape)
+        entry = Ranked(job, cost, now_s)
+        entries.append(entry)
+        batches[job.batch_id].append(entry)
+        # What is not late for the rest of its work is not late for the whole.
+        if entry.soonest_s > patience * entry.left.work_s:
+            whole_s = cost.left(job.steps).at[1]
+            entry.is_overdue = now_s - job.arrived_s > patience * whole_s
+    _weigh(batches, snapshot, tuning)
+    _take_turns(batches, snapshot)
+    return _in_order(entries)
+
+
+def _in_order(entries: list[Ranked]) -> list[Ranked]:
+    """By ``Ranked.key``, of which mostly nothing but the size and the arrival differ."""
+    kinds = {(entry.is_overdue, entry.job.priority, entry.turn) for entry in entries}
+    if len(kinds) > 1 or any(overdue for overdue, _, _ in kinds):
+        return sorted(entries, key=_key)
+    entries.sort(key=_seq)
+    entries.sort(key=_size)
     return entries
 
 
 _key = attrgetter("key")
+_seq = attrgetter("job.seq")
+_size = attrgetter("size")
+_soonest_s = attrgetter("soonest_s")
 
 
-def _weigh(entries: Sequence[Ranked], snapshot: Snapshot, tuning: Tuning) -> None:
+def _weigh(batches: Mapping[str, Sequence[Ranked]], snapshot: Snapshot, tuning: Tuning) -> None:
     """Set the weights of all jobs, and with them their sizes."""
-    lateness = _lateness(entries, snapshot.recent.slow_s)
+    lateness = _lateness(batches.values(), snapshot.recent.slow_s)
     scarce = scarcity(snapshot.recent.usual_load)
     scale = tuning.late_order * (0.2 * scarce) ** tuning.late_order_load
-    order_power, width_power = tuning.late_order_power, tuning.late_width_power
-    for entry, late in zip(entries, lateness, strict=True):
-        entry.width_weight = 1.0 + tuning.late_width * late**width_power
-        saved_s = tuning.hand_over_s if entry.current else 0.0
-        size = max(entry.work_s - saved_s, 0.0) ** tuning.size_power
-        entry.size = size / (1.0 + scale * late**order_power)
-
-
-def _lateness(entries: Sequence[Ranked], slow_s: float | None) -> list[float]:
-    """For each job: the latency that its batch is heading for, over what is slow of late.
-
-    One number for all jobs of a batch, whose user wants the whole of it: among themselves they go
-    by their size alone.
-    """
-    ends_s = [entry.soonest_s for entry in entries]
-    size = Counter(entry.job.batch_id for entry in entries)
-    if len(size) < len(entries):
-        of_batch: dict[str, list[float]] = defaultdict(list)
+    size_power, hand_over_s = tuning.size_power, tuning.hand_over_s
+    for entries, late in zip(batches.values(), lateness, strict=True):
+        width_weight = 1.0 + tuning.late_width * late**tuning.late_width_power
+        shorter = 1.0 + scale * late**tuning.late_order_power
         for entry in entries:
-            of_batch[entry.job.batch_id].append(entry.soonest_s)
-        # fsum, because a sum of floats that depends on their order would let decisions do so.
-        mean_s = {batch: math.fsum(found) / len(found) for batch, found in of_batch.items()}
-        ends_s = [mean_s[entry.job.batch_id] for entry in entries]
+            entry.width_weight = width_weight
+            work_s = entry.left.work_s
+            if entry.current:
+                work_s -= hand_over_s
+            entry.size = work_s**size_power / shorter if work_s > 0.0 else 0.0
+
+
+def _lateness(batches: Collection[Sequence[Ranked]], slow_s: float | None) -> list[float]:
+    """For each batch: the latency that it is heading for, over what is slow of late.
+
+    One number for all its jobs, because its user wants the whole of it: among themselves they go by
+    their size alone.
+    """
+    # fsum, because a sum of floats that depends on their order would let decisions do so.
+    ends_s = [math.fsum(map(_soonest_s, entries)) / len(entries) for entries in batches]
     if slow_s is None:
-        slow_s = 2.0 * math.fsum(ends_s) / max(len(ends_s), 1)
+        sizes = list(map(len, batches))
+        each_s = (end_s for end_s, size in zip(ends_s, sizes, strict=True) for _ in range(size))
+        slow_s = 2.0 * math.fsum(each_s) / max(sum(sizes), 1)
     if slow_s <= 0:
         return [1.0] * len(ends_s)
     return [min(max(end_s / slow_s, 0.0), MAX_LATENESS) for end_s in ends_s]
 
 
-def _turns(entries: Sequence[Ranked], snapshot: Snapshot) -> dict[int, float]:
-    """By ``seq``: how many jobs of its batch come before it, over the batch's share.
+def _take_turns(batches: Mapping[str, Sequence[Ranked]], snapshot: Snapshot) -> None:
+    """Set the turns: how many jobs of its batch come before each, over the batch's share.
 
     Jobs in order of their turn are one of each batch, then the next of each: equal numbers of
     workers for equal shares, and so equal GPU-seconds while all want them. A batch with a deadline
-    has as many first turns as it needs workers to meet it. Jobs that are left out have turn 0.
+    has as many first turns as it needs workers to meet it. A batch that is alone needs no turns.
     """
-    size = Counter(entry.job.batch_id for entry in entries)
-    if len(size) <= 1:
-        return {}
+    if len(batches) <= 1:
+        return
     views = {view.batch_id: view for view in snapshot.batches}
-    members: dict[str, list[Ranked]] = defaultdict(list)
-    for entry in entries:
-        if size[entry.job.batch_id] > 1:
-            members[entry.job.batch_id].append(entry)
-    turns: dict[int, float] = {}
-    for batch_id, jobs in members.items():
+    for batch_id, entries in batches.items():
+        if len(entries) == 1:
+            continue
         view = views.get(batch_id, BatchView(batch_id=batch_id))
         first = needed_workers(view, snapshot.now_s)
-        jobs.sort(key=lambda entry: (-entry.job.priority, entry.size, entry.job.seq))
-        for number, entry in enumerate(jobs):
-            turns[entry.job.seq] = max(0, number - first) / view.share
-    return turns
+        by_size = sorted(
+            entries, key=lambda entry: (-entry.job.priority, entry.size, entry.job.seq)
+        )
+        for number, entry in enumerate(by_size):
+            entry.turn = max(0, number - first) / view.share
 
 
 def needed_workers(batch: BatchView, now_s: float) -> int:

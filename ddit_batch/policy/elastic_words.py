@@ -6,13 +6,14 @@ Pure. The plan is made again, by the same code, with an eye on the job. Where th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ddit_batch.durations import shown_duration
 from ddit_batch.policy.elastic_dops import Shares
 from ddit_batch.policy.elastic_rank import Ranked, Tuning, needed_workers
-from ddit_batch.snapshot import BatchView, JobView, Snapshot, WorkerView
+from ddit_batch.policy.roster import Rooms
+from ddit_batch.snapshot import BatchView, JobView, Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +31,8 @@ class Weighed:
 class WatchedShares(Shares):
     """The shares of one plan, which remember how one job's dop was chosen."""
 
-    def __init__(
-        self, workers: Iterable[WorkerView], tuning: Tuning, load: float, *, watched: JobView
-    ) -> None:
-        super().__init__(workers, tuning, load)
+    def __init__(self, rooms: Rooms, tuning: Tuning, load: float, *, watched: JobView) -> None:
+        super().__init__(rooms, tuning, load)
         self._watched = watched
         self.weighed: Weighed | None = None
         """None: nothing was left when its turn came."""
@@ -46,8 +45,8 @@ class WatchedShares(Shares):
 
     def serving(self, model: str) -> int:
         """Workers of the plan that serve *model*, whoever they go to."""
-        rooms = zip(self.names, self._serves, strict=True)
-        return sum(len(names) for names, models in rooms if model in models)
+        rooms = zip(self.rooms.sizes, self.rooms.serves, strict=True)
+        return sum(size for size, models in rooms if model in models)
 
     def is_in_a_room_for(self, entry: Ranked, model: str) -> bool:
         """Whether a job is given workers that *model* could have had."""
@@ -87,7 +86,7 @@ def _place(entry: Ranked, ranked: Sequence[Ranked], snapshot: Snapshot) -> str:
     reasons = [f"priority {job.priority}"]
     batch = next((b for b in snapshot.batches if b.batch_id == job.batch_id), None)
     batch = batch or BatchView(batch_id=job.batch_id)
-    _, _, turn, size, _ = entry.key
+    turn, size = entry.turn, entry.size
     if len({other.job.batch_id for other in ranked}) > 1:
         share = f"share {batch.share:g}"
         if batch.deadline_s is not None:
@@ -95,8 +94,8 @@ def _place(entry: Ranked, ranked: Sequence[Ranked], snapshot: Snapshot) -> str:
             share += f", {_counted(needed, 'worker')} needed for its deadline"
         reasons.append(f"{turn:.3g} turns of its batch before its own ({share})")
     reasons.append(
-        f"size {size:.3g}, from {shown_duration(entry.work_s)} of work left at dop 1, and less the "
-        f"later it is: here for {waited}"
+        f"size {size:.3g}, from {shown_duration(entry.left_s(1))} of work left at dop 1, and less "
+        f"the later it is: here for {waited}"
     )
     slow_s = snapshot.recent.slow_s
     if slow_s is not None:
@@ -129,7 +128,7 @@ def _outcome(entry: Ranked, weighed: Weighed, shares: WatchedShares) -> list[str
     if entry.dop > weighed.dop:
         said.append(f"When all had been served, workers were left: it is given dop {entry.dop}.")
     leader = entry.job.group[:1]
-    if leader and shares.room_of.get(leader[0]) != entry.room:
+    if leader and shares.rooms.of.get(leader[0]) != entry.room:
         said.append("It is handed over: it gives its workers back, and goes on on others.")
     return said
 

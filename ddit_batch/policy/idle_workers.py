@@ -11,6 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 
 from ddit_batch.job import WorkerName
+from ddit_batch.policy.roster import Rooms, roster_of
 from ddit_batch.snapshot import WorkerView
 
 
@@ -18,8 +19,10 @@ class IdleWorkers:
     """Workers that no group has. ``names`` says in one look which they are."""
 
     def __init__(self, workers: Sequence[WorkerView]) -> None:
-        self._worker = {worker.name: worker for worker in workers}
-        self.names = set(self._worker)
+        self.roster = roster_of(workers)
+        self.worker = self.roster.dit_by_name
+        """All of them, idle or not, in order of name."""
+        self.names = set(self.worker)
         self._by_node: dict[str, list[WorkerName]] | None = None
         """Made when a node is first looked at: most workers are taken before that, by jobs that
         keep what they have, and cost no more than a look into ``names``."""
@@ -32,8 +35,8 @@ class IdleWorkers:
     def _on(self) -> dict[str, list[WorkerName]]:
         """By node, in order of name."""
         if self._by_node is None:
-            self._by_node = {worker.node: [] for worker in self._worker.values()}
-            for name, worker in self._worker.items():
+            self._by_node = {worker.node: [] for worker in self.worker.values()}
+            for name, worker in self.worker.items():
                 if name in self.names:
                     self._by_node[worker.node].append(name)
         return self._by_node
@@ -45,7 +48,7 @@ class IdleWorkers:
 
     def on(self, node: str, model: str) -> list[WorkerName]:
         """Those on *node* that serve *model*, in order of name."""
-        return [name for name in self._on[node] if model in self._worker[name].models]
+        return [name for name in self._on[node] if model in self.worker[name].models]
 
     def tightest(self, model: str, count: int) -> str | None:
         """The node with the least room for *model* that is enough for *count*; None: there is none.
@@ -68,15 +71,20 @@ class IdleWorkers:
         self.names.difference_update(names)
         if self._by_node is not None:
             for name in names:
-                self._by_node[self._worker[name].node].remove(name)
+                self._by_node[self.worker[name].node].remove(name)
                 self._recount(name, -1)
+
+    def rooms(self) -> Rooms:
+        """By room."""
+        busy = self.worker.keys() - self.names
+        return self.roster.rooms.without(busy) if busy else self.roster.rooms
 
     def put_back(self, names: Iterable[WorkerName]) -> None:
         """They are idle again."""
         for name in names:
             self.names.add(name)
             if self._by_node is not None:
-                insort(self._by_node[self._worker[name].node], name)
+                insort(self._by_node[self.worker[name].node], name)
                 self._recount(name, 1)
 
     def _count(self, model: str) -> None:
@@ -88,7 +96,7 @@ class IdleWorkers:
                 self._nodes[model].setdefault(room, []).append(node)
 
     def _recount(self, name: WorkerName, change: int) -> None:
-        worker = self._worker[name]
+        worker = self.worker[name]
         for model, rooms in self._room.items():
             if model in worker.models:
                 nodes, room = self._nodes[model], rooms[worker.node]

@@ -7,14 +7,15 @@ across nodes. A group shrinks from its end and grows at its end: its leader stay
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 
 from ddit_batch.cost_model import Cost, CostModel
 from ddit_batch.job import JobId, JobState, WorkerName
-from ddit_batch.policy.base import dit_workers, placed, to_decode
+from ddit_batch.policy.base import placed, to_decode
 from ddit_batch.policy.idle_workers import IdleWorkers
-from ddit_batch.snapshot import JobView, Snapshot, WorkerView
+from ddit_batch.policy.roster import Rooms
+from ddit_batch.snapshot import JobView, Snapshot
 
 _DENOISING = JobState.DENOISING
 
@@ -23,9 +24,8 @@ class Placement:
     """The workers that are not given yet, and the groups so far."""
 
     def __init__(self, snapshot: Snapshot) -> None:
-        workers = dit_workers(snapshot)
-        self._worker = {worker.name: worker for worker in workers}
-        self._idle = IdleWorkers(workers)
+        self._idle = IdleWorkers(snapshot.workers)
+        self._worker = self._idle.worker
         self.groups: dict[JobId, tuple[WorkerName, ...]] = {}
         """The decision so far, the leader of each group first."""
 
@@ -42,10 +42,9 @@ class Placement:
         """Workers that no group has."""
         return len(self._idle.names)
 
-    def idle_workers(self) -> list[WorkerView]:
-        """The workers that no group has, in order of name."""
-        idle = self._idle.names
-        return [worker for name, worker in self._worker.items() if name in idle]
+    def idle_workers(self) -> Rooms:
+        """The workers that no group has, by room."""
+        return self._idle.rooms()
 
     def keep(self, job: JobView, dop: int | None = None) -> int:
         """Let a placed job have the first *dop* of its workers; all of them if None.
@@ -67,6 +66,22 @@ class Placement:
         self.groups[job.job_id] = left
         return len(left)
 
+    def keep_all(
+        self, groups: Mapping[JobId, tuple[WorkerName, ...]], claimed: Sequence[WorkerName]
+    ) -> bool:
+        """Let jobs have the *groups* that they have, all in one go, if that is as good as in order.
+
+        It is if no two of them, or of those that have *claimed* others, want the same worker, and
+        all are idle: then it does not matter who is asked first. False: nobody is given anything.
+        """
+        names = list(chain.from_iterable(groups.values()))
+        wanted = {*names, *claimed}
+        if len(wanted) < len(names) + len(claimed) or not wanted <= self._idle.names:
+            return False
+        self._idle.take(names)
+        self.groups.update(groups)
+        return True
+
     def start(self, job: JobView, dop: int, among: Collection[WorkerName] | None = None) -> bool:
         """Give a job that has no workers *dop* of them on one node. False: no node has so many.
 
@@ -75,59 +90,75 @@ class Placement:
         elsewhere. A running job that was to stop simply goes on, if its group can have been
         widened or narrowed; if not, another leads, so that it is given back first.
         """
-        had = job.group or job.last_group
-        node = self._node_for(job, dop, among)
-        if node is None:
+        return self._start(job, dop, self._home(job, dop, among) or self._tightest(job, dop, among))
+
+    def start_in(self, job: JobView, dop: int, room: Collection[WorkerName]) -> bool:
+        """The same with the workers of one *room*, which are all of one node."""
+        return self._start(job, dop, self._able_in(room, job))
+
+    def _start(self, job: JobView, dop: int, able: list[WorkerName]) -> bool:
+        """Give it *dop* of those who are *able*, all of one node, if there are so many."""
+        if len(able) < dop:
             return False
-        able = self._able(job, node, among)
-        able.sort(key=lambda name: (name not in had[:1], name not in had, name))
+        had = job.group or job.last_group
+        able.sort()
+        if had:
+            able.sort(key=lambda name: (name not in had[:1], name not in had))
         group = tuple(able[:dop])
         if group[0] in job.group[:1] and not _is_one_in_the_other(group, job.group):
             group = (*group[1:], group[0])
         self._give(job, group)
         return True
 
-    def _node_for(self, job: JobView, dop: int, among: Collection[WorkerName] | None) -> str | None:
+    def _home(
+        self, job: JobView, dop: int, among: Collection[WorkerName] | None
+    ) -> list[WorkerName]:
+        """The workers that the job could have where its last leader is; [] if it cannot lead."""
         had = job.group or job.last_group
-        leader = had[0] if had else None
-        if leader in self._idle.names:
-            node = self._worker[leader].node
-            able = self._able(job, node, among)
-            if leader in able and len(able) >= dop:
-                return node
-        if among is None:
-            return self._idle.tightest(job.model, dop)
-        room = Counter(
-            self._worker[name].node
-            for name in among
-            if name in self._idle.names and job.model in self._worker[name].models
-        )
-        fitting = [(count, node) for node, count in room.items() if count >= dop]
-        return min(fitting)[1] if fitting else None
+        if not had or had[0] not in self._idle.names:
+            return []
+        able = self._able(job, self._worker[had[0]].node)
+        if among is not None:
+            able = [name for name in able if name in among]
+        return able if had[0] in able and len(able) >= dop else []
 
-    def widest(self, job: JobView, among: Collection[WorkerName] | None = None) -> int:
+    def _tightest(
+        self, job: JobView, dop: int, among: Collection[WorkerName] | None
+    ) -> list[WorkerName]:
+        """The workers that it could have on the node with the least room that is enough."""
+        if among is None:
+            node = self._idle.tightest(job.model, dop)
+            return [] if node is None else self._able(job, node)
+        room: dict[str, list[WorkerName]] = {}
+        for name in self._able_in(among, job):
+            room.setdefault(self._worker[name].node, []).append(name)
+        fitting = [(len(names), node) for node, names in room.items() if len(names) >= dop]
+        return room[min(fitting)[1]] if fitting else []
+
+    def widest(self, job: JobView, room: Collection[WorkerName] | None = None) -> int:
         """The most workers that the job could have on one node.
 
-        A placed job: its own and idle ones, *among* some if it says so. Another: idle ones.
+        A placed job: its own and idle ones, of a *room* on its node if it says so. Another: idle
+        ones.
         """
         if job.job_id in self.groups:
-            return len(self.groups[job.job_id]) + len(self._joining(job, among))
+            return len(self.groups[job.job_id]) + len(self._joining(job, room))
         return self._idle.widest(job.model)
 
-    def widen(self, job: JobView, dop: int, among: Collection[WorkerName] | None = None) -> bool:
+    def widen(self, job: JobView, dop: int, room: Collection[WorkerName] | None = None) -> bool:
         """Let a placed job have *dop* workers, more than it has. False: there are too few.
 
-        They are *among* some, if it says so.
+        The new ones are of a *room* on its node, if it says so.
         """
         group = self.groups[job.job_id]
-        more = self._joining(job, among)[: dop - len(group)]
+        more = self._joining(job, room)[: dop - len(group)]
         if len(group) + len(more) < dop:
             return False
         self._give(job, (*group, *more))
         return True
 
     def _joining(
-        self, job: JobView, among: Collection[WorkerName] | None = None
+        self, job: JobView, room: Collection[WorkerName] | None = None
     ) -> list[WorkerName]:
         """The idle workers that could join a placed job, in the order in which they would.
 
@@ -135,7 +166,11 @@ class Placement:
         with less of it and with others would neither contain it nor be contained in it.
         """
         group = self.groups[job.job_id]
-        able = self._able(job, self._worker[group[0]].node, among)
+        node = self._worker[group[0]].node
+        if room is None:
+            able = self._able(job, node)
+        else:
+            able = sorted(n for n in self._able_in(room, job) if self._worker[n].node == node)
         if set(job.group).issubset(group):
             return able
         return [name for name in job.group if name in able]
@@ -181,11 +216,12 @@ class Placement:
         """Take *names* out of this plan: nobody else is given them."""
         self._idle.take([name for name in dict.fromkeys(names) if name in self._idle.names])
 
-    def _able(
-        self, job: JobView, node: str, among: Collection[WorkerName] | None = None
-    ) -> list[WorkerName]:
-        able = self._idle.on(node, job.model)
-        return able if among is None else [name for name in able if name in among]
+    def _able(self, job: JobView, node: str) -> list[WorkerName]:
+        return self._idle.on(node, job.model)
+
+    def _able_in(self, names: Collection[WorkerName], job: JobView) -> list[WorkerName]:
+        idle, worker, model = self._idle.names, self._worker, job.model
+        return [name for name in names if name in idle and model in worker[name].models]
 
     def _give(self, job: JobView, group: tuple[WorkerName, ...]) -> None:
         had = self.groups.get(job.job_id, ())

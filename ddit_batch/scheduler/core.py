@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 from ddit_batch.job import (
     HELD_STATES,
@@ -33,6 +34,7 @@ from ddit_batch.job import (
     queue_of,
 )
 from ddit_batch.policy.base import Policy, dit_workers
+from ddit_batch.policy.roster import roster_of
 from ddit_batch.snapshot import Instruction, JobView, Snapshot, Whereabouts, order_key
 
 # Names for what is asked of every job in every decision: a member that is looked up in its enum
@@ -141,7 +143,7 @@ def decide(snapshot: Snapshot, policy: Policy, limits: Limits) -> tuple[Command,
 
 
 def _lose_workers(world: Snapshot) -> Stage:
-    lost = [w for w in world.workers if w.lease_expired]
+    lost = roster_of(world.workers).expired
     if not (lost and world.may_lose_workers):
         return world, []
     left = tuple(w for w in world.workers if not w.lease_expired)
@@ -153,8 +155,8 @@ def _lose_workers(world: Snapshot) -> Stage:
 
 def _rescue(world: Snapshot, limits: Limits) -> Stage:
     """Every held job whose holder is not among the live incarnations."""
-    live = {worker.incarnation for worker in world.workers}
-    orphans = [job for job in world.jobs if job.state in HELD_STATES and job.holder not in live]
+    live = roster_of(world.workers).incarnations
+    orphans = [job for job in world.jobs if job.holder not in live and job.state in HELD_STATES]
     if not orphans:
         return world, []
     commands: list[Command] = []
@@ -229,8 +231,13 @@ def _place(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
 def _taken(world: Snapshot) -> dict[WorkerName, JobId]:
     """Whose each worker is. If it was sent a job while another has it, it is the other's."""
     claims = [job for job in world.jobs if job.group or job.pending]
-    claims.sort(key=lambda job: (job.held, -job.seq))
-    return {name: job.job_id for job in claims for name in (*job.group, *(job.pending or ()))}
+    claims.sort(key=attrgetter("seq"), reverse=True)
+    claims.sort(key=lambda job: job.state in HELD_STATES)
+    return {
+        name: job.job_id
+        for job in claims
+        for name in (job.group + job.pending if job.pending else job.group)
+    }
 
 
 def _may_change(job: JobView, target: tuple[WorkerName, ...]) -> bool:

@@ -22,6 +22,7 @@ from ddit_batch.cost_model import CostModel
 from ddit_batch.errors import ConfigError
 from ddit_batch.job import Incarnation, JobId, JobState, WorkerName
 from ddit_batch.policy.base import Policy
+from ddit_batch.policy.roster import Roster
 from ddit_batch.scheduler.core import (
     Cancel,
     Command,
@@ -101,7 +102,7 @@ class Engine:
         self._crew = workers
         self._widest = max(Counter(worker.node for worker in workers).values(), default=0)
         self._workers = {worker.name: worker for worker in self._crew}
-        self._worker_views = self._crew
+        self._worker_views = Roster(workers)
         self._next_incarnation = max((w.incarnation for w in workers), default=0) + 1
         self._busy: dict[WorkerName, Record] = {}
         self._events = Events()
@@ -223,7 +224,7 @@ class Engine:
             self._workers[first.name] = replace(lost, lease_expired=True)
             for record in self._active.values():
                 self._lose_follower(record, now_s, first.name)
-        self._worker_views = tuple(self._workers.values())
+        self._worker_views = Roster(self._workers.values())
 
     def _lose_follower(self, record: Record, now_s: float, name: WorkerName) -> None:
         """The others go on from the last completed step, as many as make a legal dop.
@@ -255,18 +256,15 @@ class Engine:
                 return
 
     def _snapshot(self, now_s: float) -> Snapshot:
-        jobs = self._waiting.seen()
-        to_decode = 0
-        for record in self._active.values():
-            jobs.append(record.view(now_s))
-            to_decode += record.state is JobState.DENOISED
+        jobs, active = self._waiting.seen(), self._active.values()
+        jobs += [r.last_view if now_s < r.view_until_s else r.view(now_s) for r in active]
         return Snapshot(
             now_s=now_s,
             jobs=tuple(jobs),
             workers=self._worker_views,
-            waiting_to_decode=to_decode,
+            waiting_to_decode=[record.state for record in active].count(JobState.DENOISED),
             may_lose_workers=True,
-            batches=self._deadlines.views(self._active.values(), now_s),
+            batches=self._deadlines.views(active, now_s),
             recent=self._recently.look(now_s),
         )
 
@@ -282,7 +280,7 @@ class Engine:
                 self._workers = {
                     n: w for n, w in self._workers.items() if w.incarnation != incarnation
                 }
-                self._worker_views = tuple(self._workers.values())
+                self._worker_views = Roster(self._workers.values())
             case Rescue(job):
                 self._rescue(self._by_id[job.job_id], now_s)
             case Cancel() | GiveUp() | Resend() | Withdraw():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
+from itertools import islice
 
 from ddit_batch.job import JobId
 from ddit_batch.recent import recent, slow_s, spans
@@ -19,8 +20,10 @@ class Recently:
 
     def __init__(self, *, workers: int) -> None:
         self._workers = workers
-        self._arrived: deque[tuple[float, float]] = deque()
-        """When, and how much work; of the latency span, which is the longer one."""
+        self._arrived_s: deque[float] = deque()
+        """When jobs came in; of the latency span, which is the longer one ..."""
+        self._arrived_work_s: deque[float] = deque()
+        """... and how much work each was."""
         self._jobs = 0
         self._all_work_s = 0.0
         self._unfinished: dict[JobId, Record] = {}
@@ -36,7 +39,8 @@ class Recently:
         self._unfinished[record.arrival.job_id] = record
         self._jobs += 1
         self._all_work_s += work_s
-        self._arrived.append((now_s, work_s))
+        self._arrived_s.append(now_s)
+        self._arrived_work_s.append(work_s)
 
     def found(self, record: Record) -> None:
         """A job is there from the start, and came in at an unknown time before."""
@@ -63,17 +67,18 @@ class Recently:
         self._seen = recent(
             span=span,
             workers=self._workers,
-            arrived_s=sum(work_s for at_s, work_s in self._arrived if at_s >= old_s),
+            arrived_s=sum(islice(self._arrived_work_s, bisect_left(self._arrived_s, old_s), None)),
             backlog_s=sum(map(_work_s, older)),
-            arrived_long_s=sum(work_s for _, work_s in self._arrived),
+            arrived_long_s=sum(self._arrived_work_s),
             slow_s=slow_s(self._latencies_s),
         )
         return self._seen
 
     def _forget(self, before_s: float) -> None:
         """Let go of what was before the longer span."""
-        while self._arrived and self._arrived[0][0] < before_s:
-            self._arrived.popleft()
+        while self._arrived_s and self._arrived_s[0] < before_s:
+            self._arrived_s.popleft()
+            self._arrived_work_s.popleft()
         while self._ended and self._ended[0][0] < before_s:
             _, latency_s = self._ended.popleft()
             del self._latencies_s[bisect_left(self._latencies_s, latency_s)]

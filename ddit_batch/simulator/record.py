@@ -25,8 +25,6 @@ class Record:
     """A job, from its encode to its end."""
 
     __slots__ = (
-        "_view",
-        "_view_until_s",
         "arrival",
         "attempt",
         "begun_s",
@@ -39,6 +37,7 @@ class Record:
         "group",
         "holder",
         "last_group",
+        "last_view",
         "pending",
         "resizes",
         "seq",
@@ -50,6 +49,7 @@ class Record:
         "steps_from_s",
         "vae_s",
         "version",
+        "view_until_s",
         "worker_losses",
     )
 
@@ -87,8 +87,10 @@ class Record:
         self.gpu_s = 0.0
         self.starvation_s = 0.0
         self.resizes = 0
-        self._view: JobView | None = None
-        self._view_until_s = -inf
+        self.last_view: JobView
+        """What a decision saw of it last ..."""
+        self.view_until_s = -inf
+        """... which holds until then; -inf: there is none that holds."""
 
     @property
     def key(self) -> tuple[int, int]:
@@ -117,11 +119,11 @@ class Record:
     def changed(self) -> None:
         """Forget the view, and every event that was meant for the job as it was."""
         self.version += 1
-        self._view = None
+        self.view_until_s = -inf
 
     def forget_view(self) -> None:
         """Have the view made again; events stay valid."""
-        self._view = None
+        self.view_until_s = -inf
 
     def tell(self, pending: tuple[WorkerName, ...] | None, formed_s: float) -> None:
         """Note the group that it shall have from a step boundary on; None: as it is.
@@ -130,7 +132,7 @@ class Record:
         """
         self.pending = pending
         self.formed_s = formed_s
-        self._view = None
+        self.view_until_s = -inf
 
     def segment(self, now_s: float) -> Segment:
         """What its group has done by *now_s*."""
@@ -190,11 +192,11 @@ class Record:
 
     def view(self, now_s: float) -> JobView:
         """What a decision at *now_s* sees of it."""
-        if self._view is not None and now_s < self._view_until_s:
-            return self._view
+        if now_s < self.view_until_s:
+            return self.last_view
         denoising = self.state is JobState.DENOISING
         arrival = self.arrival
-        self._view = JobView(
+        self.last_view = JobView(
             job_id=arrival.job_id,
             batch_id=arrival.batch_id,
             state=self.state,
@@ -217,7 +219,7 @@ class Record:
             last_group=self.last_group,
         )
         if denoising:
-            self._view_until_s = self.boundary_after(now_s) - BOUNDARY_TOLERANCE * self.step_s
+            self.view_until_s = self.boundary_after(now_s) - BOUNDARY_TOLERANCE * self.step_s
         else:
-            self._view_until_s = inf
-        return self._view
+            self.view_until_s = inf
+        return self.last_view

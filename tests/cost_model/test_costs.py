@@ -91,6 +91,28 @@ def test_seconds_and_widths_are_looked_up() -> None:
     assert cost.dit_s(2, steps=10) == 50.0
 
 
+def test_more_workers_than_the_fastest_dop_are_no_faster() -> None:
+    """Of equally fast dops the narrowest; with too few workers for it, the best of the others."""
+    cost = cost_of({1: 8.0, 2: 9.0, 3: 4.0, 4: 4.0, 8: 5.0})
+
+    assert [cost.fastest(n) for n in (1, 2, 3, 4, 8, 64)] == [1, 1, 3, 3, 3, 3]
+
+
+@given(table=tables(), steps=st.lists(st.integers(0, 300), max_size=300))
+def test_what_is_left_is_steps_and_decode(
+    table: dict[int, dict[Shape, float]], steps: list[int]
+) -> None:
+    """The same each time it is asked, however many numbers of steps were asked in between."""
+    cost = CostModel(profiles=(a_profile(table),)).cost("wan", A_SHAPE)
+
+    for count in (*steps, *steps):
+        left = cost.left(count)
+
+        assert left.at == {dop: cost.dit_s(dop, count) + cost.decode_s for dop in cost.dops}
+        assert left.by_dop == tuple((dop, left.at[dop], cost.at(dop)) for dop in cost.dops)
+        assert (left.work_s, left.fastest_s) == (left.at[1], min(left.at.values()))
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -8,11 +8,12 @@ from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_clusters import S, Scene, scenes
+from random_clusters import MODELS, SHAPES, S, Scene, scenes
 from worlds import applied
 
 from ddit_batch.cost_model import Cost
 from ddit_batch.job import JobId, Phase, WorkerName
+from ddit_batch.policy.elastic_dops import Shares
 from ddit_batch.policy.elastic_rank import Ranked, rank
 from ddit_batch.scheduler.core import Limits, decide
 from ddit_batch.snapshot import JobView, Snapshot, Whereabouts, WorkerView
@@ -240,6 +241,46 @@ def test_plan_does_not_depend_on_the_order_of_its_input(scene: Scene, seed: int)
     assert dict(policy.plan(other)) == dict(policy.plan(world)) == dict(policy.plan(world))
     assert policy.sequence(other, jobs) == policy.sequence(world, world.jobs)
     assert weights(scene, other) == weights(scene, world)
+
+
+@often
+@given(scene=scenes, alike=st.booleans())
+def test_order_is_total_and_by_its_key(*, scene: Scene, alike: bool) -> None:
+    """Whichever parts of the key differ among the jobs, and if none but the arrival does."""
+    jobs = list(reversed(scene.world.jobs))
+    if alike:
+        same = {"batch_id": "b", "priority": 0, "model": MODELS[0], "shape": SHAPES[0]}
+        same |= {"steps": 60, "step": 0}
+        jobs = [replace(job, **same) for job in jobs]
+    ranked = rank(jobs, scene.world, scene.policy.costs, scene.policy.tuning)
+    keys = [entry.key for entry in ranked]
+
+    assert keys == sorted(keys)
+    assert len(set(keys)) == len(keys)
+
+
+@often
+@given(scenes, st.floats(0.0, 50.0), st.integers(1, 8))
+def test_dop_of_each_job_is_the_one_of_least_cost(scene: Scene, price: float, most: int) -> None:
+    """By the rule as it is told: its present dop is a little better, joining workers wait."""
+    place, ranked = scene.policy.prepared(scene.world)
+    tuning = scene.policy.tuning
+    shares = Shares(place.idle_workers(), tuning, scene.world.recent.load)
+
+    for entry in ranked:
+        cost, current = entry.cost, entry.current
+        totals = {}
+        for dop in cost.dops:
+            total = entry.left_s(dop) * (entry.width_weight + price * dop)
+            if dop == current <= cost.fastest_dop:
+                total /= tuning.keep
+            elif 0 < current < dop:
+                present_s = cost.at(cost.widest(current))
+                total += price * 0.5 * tuning.idle_step * present_s * (dop - current)
+            if dop <= most:
+                totals[dop] = total
+
+        assert shares._best_dop(entry, most, price) == min(totals, key=totals.__getitem__)
 
 
 @often
