@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import statistics
 import subprocess
@@ -38,6 +37,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from idleness import Others
 from sqlalchemy import Engine, text
 
 from ddit_batch import prompt_file
@@ -79,7 +79,6 @@ METRICS = ("mean", "p99", "makespan")
 PATIENCE = 5.0
 """A live run may take so many times what was predicted; then something is wrong."""
 POLL_S = 0.25
-IDLE_LOAD = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +92,9 @@ class Bench:
     workload: Workload
     config: Config
     """What changes of groups cost."""
+    others: Others
+    profile_disturbed: float
+    """Share of the cores that other programs took while the profile was measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,8 @@ class Row:
 
     policy: str
     live: Figures
+    disturbed: float
+    """Share of the cores that other programs took meanwhile."""
     predicted: Figures
     stretched: tuple[Figures, Figures]
     """Predicted if every step took 4 % less, or more."""
@@ -133,8 +137,6 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON object")
     parser.add_argument("--bar", action="store_true", help="exit 1 if a figure is off by over 10 %")
     given = parser.parse_args()
-    if (busy := os.getloadavg()[0]) > IDLE_LOAD:
-        print(f"the cores are not idle (load {busy:.1f}): expect deviations", file=sys.stderr)
     begun_s = time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="ddit-bench-") as folder,
@@ -163,7 +165,7 @@ def ready(folder: Path, given: argparse.Namespace) -> Iterator[Bench]:
     engine = make_engine(state.database_url)
     try:
         crew = cluster_crew(engine, home, state, plan.models)
-        yield measured(crew, model_file, given)
+        yield measured(crew, model_file, given, Others(*state.services.values()))
     finally:
         engine.dispose()
         stop_cluster(home)
@@ -179,7 +181,7 @@ def build_model(folder: Path, *, steps: int) -> Path:
     return file
 
 
-def measured(crew: Crew, model_file: Path, given: argparse.Namespace) -> Bench:
+def measured(crew: Crew, model_file: Path, given: argparse.Namespace, others: Others) -> Bench:
     """All that the runs need, the profile measured."""
     model = load_model_config(model_file)
     task = Task(
@@ -202,6 +204,8 @@ def measured(crew: Crew, model_file: Path, given: argparse.Namespace) -> Bench:
         profile_file=file,
         workload=arrivals(profile, model, given),
         config=changes(found),
+        others=others,
+        profile_disturbed=others.share(),
     )
 
 
@@ -232,10 +236,12 @@ def compared(bench: Bench, spec: str) -> Row:
     """One policy, live beside simulated."""
     predicted = simulated(spec, bench.profile, bench)
     print(f"{spec}: about {predicted.makespan:.0f} s ...", file=sys.stderr)
+    bench.others.share()
     live = run(bench, spec, patience_s=PATIENCE * predicted.makespan)
     return Row(
         policy=spec,
         live=live,
+        disturbed=bench.others.share(),
         predicted=predicted,
         stretched=(
             simulated(spec, stretched(bench.profile, 1.0 - STRETCH), bench),
@@ -355,13 +361,17 @@ def show(rows: Sequence[Row], bench: Bench, took_s: float) -> None:
     print(f"encode {profile.encode.seconds:.2f} s; decode {decodes}")
     print(f"start {config.start_s:.3f} s, forming {config.form_s:.3f} s")
     print(f"{len(jobs)} jobs in {jobs[-1].arrived_s:.0f} s; seconds: live, predicted, deviation")
-    print(f"{'':14}" + "".join(f"{metric:>27}" for metric in METRICS))
+    print(f"{'':14}" + "".join(f"{metric:>27}" for metric in METRICS) + "   others")
     for row in rows:
         cells = (
             f"{getattr(row.live, m):9.2f}{getattr(row.predicted, m):9.2f}{row.deviation(m):+9.1%}"
             for m in METRICS
         )
-        print(f"{row.policy:14}" + "".join(cells))
+        print(f"{row.policy:14}" + "".join(cells) + f"{row.disturbed:9.0%}")
+    print(
+        f"other programs took {bench.profile_disturbed:.0%} of the cores while the profile was "
+        "measured, and during each run what the last column says"
+    )
     print(
         f"if every step took {STRETCH:.0%} less or more, the predictions would move by "
         f"{most_moved(rows):.1%} at most; all in {took_s:.0f} s"
@@ -382,6 +392,7 @@ def as_json(rows: Sequence[Row], bench: Bench, took_s: float) -> dict[str, objec
     """The same as an object."""
     return {
         "profile": bench.profile.model_dump(mode="json", exclude_defaults=True),
+        "profile_disturbed": bench.profile_disturbed,
         "start_s": bench.config.start_s,
         "form_s": bench.config.form_s,
         "arrivals_s": [arrival.arrived_s for arrival in bench.workload.arrivals],
