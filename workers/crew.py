@@ -95,14 +95,18 @@ class Crew:
         self._group, self._epoch = new, formation.epoch
         self._former.cache.use(new)
         self._former.taken(formation)
-        change_group(
-            self._denoiser,
-            state,
-            old,
-            new,
-            epoch=formation.epoch,
-            has_newcomers=bool(newcomers),
-        )
+        try:
+            change_group(
+                self._denoiser,
+                state,
+                old,
+                new,
+                epoch=formation.epoch,
+                has_newcomers=bool(newcomers),
+            )
+        except GroupBroken:
+            self._former.cache.forget(old)  # closed with the new one: not to be used again
+            raise
         logger.info(
             "group of %s from step %s",
             new.size,

@@ -94,7 +94,9 @@ def _follow(former: Former, denoiser: Denoiser, group: SPGroup) -> None:
     try:
         follow(denoiser, group, group_of)
     except BaseException:
-        former.cache.forget(seen[-1])  # the others find out by their next collective
+        # The others find out by their next exchange; a leader whose change fails closes both.
+        for other in seen:
+            former.cache.forget(other)
         raise
     finally:
         former.cache.use(None)
