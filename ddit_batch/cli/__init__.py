@@ -49,6 +49,13 @@ PLACES = {
         "ddit_batch.cli.wishes:retry",
         "Try failed jobs again, and nothing else: each from the last phase that succeeded.",
     ),
+    "pause": Place(
+        "ddit_batch.cli.wishes:pause",
+        "Have nothing more of whole batches sent, until `ddit resume`.",
+    ),
+    "resume": Place(
+        "ddit_batch.cli.wishes:resume", "Have paused batches go on, each job from where it was."
+    ),
     "sql": Place(
         "ddit_batch.cli.sql:sql",
         "Run QUERY on the documented views; it can read them and change nothing.",

@@ -91,8 +91,9 @@ def move(
         values["work"] = _work_left(values)
     conditions = as_believed(belief)
     if trigger is Trigger.CLAIM:
-        # A message whose attempt has ended may still be under way: it must not be claimed.
-        conditions.append(Job.dispatched_at.is_not(None))
+        # A message whose attempt has ended, or that was sent before its batch was paused, may
+        # still be under way: it must not be claimed.
+        conditions += [Job.dispatched_at.is_not(None), ~Job.paused]
     moved = connection.execute(update(Job).where(*conditions).values(**values))
     if moved.rowcount != 1:
         raise StateConflict(
