@@ -122,9 +122,13 @@ class Worker(Base):
     pid: Mapped[int]
     models: Mapped[list[str]]
     version: Mapped[str]
+    protocol: Mapped[int] = mapped_column(server_default=text("0"))
+    """What it understands (``protocol.py``); 0: it is from before there was one."""
     state: Mapped[str]
     registered_at: Mapped[datetime] = mapped_column(server_default=func.now())
     lease_expires_at: Mapped[datetime]
+    drain_requested_at: Mapped[datetime | None]
+    """When a user asked it to leave; it finds out when it next renews its lease."""
     ended_at: Mapped[datetime | None]
 
 
@@ -361,6 +365,10 @@ class Leadership(Base):
     look_ahead: Mapped[int | None]
     """The limits by which it decides, for the views to explain a wait by; null: never said."""
     decode_backlog: Mapped[int | None]
+    protocol: Mapped[int | None]
+    """What it speaks (``protocol.py``); null: never said."""
+    version: Mapped[str | None]
+    """Its release."""
 
 
 class Decision(Base):

@@ -39,6 +39,7 @@ from ddit_batch.job import (
     WorkerName,
     worker_of_queue,
 )
+from ddit_batch.protocol import PROTOCOL
 from ddit_batch.snapshot import BatchView, JobView, Snapshot, Whereabouts, WorkerView
 
 CANCELS_AT_ONCE = 256
@@ -87,7 +88,8 @@ def _read_workers(session: Session) -> tuple[WorkerView, ...]:
             host=worker.host,
             node=worker.node,
             models=frozenset(worker.models),
-            draining=worker.state == "draining",
+            # who would not understand what it is sent is sent nothing, as one that leaves
+            draining=worker.state == "draining" or worker.protocol != PROTOCOL,
             lease_expired=lease_expired,
         )
         for worker, lease_expired in rows
