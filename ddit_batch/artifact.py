@@ -20,6 +20,8 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -52,9 +54,21 @@ class _FileSystem(Protocol):
 
     def info(self, path: str) -> dict[str, object]: ...
 
+    def modified(self, path: str) -> datetime: ...
+
     def pipe_file(self, path: str, value: bytes) -> None: ...
 
     def rm_file(self, path: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A file of a store."""
+
+    path: str
+    """From the top of the store; its key, if it is under one."""
+    size_bytes: int
+    written_at: datetime
 
 
 class ArtifactStore:
@@ -124,6 +138,38 @@ class ArtifactStore:
                 return ()
         keys = (path.removeprefix(self._root).lstrip("/") for path in paths if path != top)
         return tuple(sorted(key for key in keys if is_key(key)))
+
+    def files(self) -> tuple[Stored, ...]:
+        """All files of the store, sorted: those under keys, and whatever else lies there.
+
+        Raises as ``list`` does.
+        """
+        with _translated("list", _shown(self.url)):
+            try:
+                found = self._files.find(self._root)
+            except FileNotFoundError:
+                return ()
+            looked_at = [self._look(path) for path in sorted(found) if path != self._root]
+        return tuple(file for file in looked_at if file is not None)
+
+    def discard(self, file: Stored) -> None:
+        """Remove a file that ``files`` has shown, whatever its name. Raises as ``delete`` does."""
+        path = f"{self._root}/{file.path}"
+        with _translated("delete", _shown(path)), suppress(*_NOT_THERE):
+            self._files.rm_file(path)
+
+    def _look(self, path: str) -> Stored | None:
+        """None if it is gone by now."""
+        try:
+            size_bytes = cast("int", self._files.info(path)["size"])
+            written_at = self._files.modified(path)
+        except _NOT_THERE:
+            return None
+        return Stored(
+            path=path.removeprefix(self._root).lstrip("/"),
+            size_bytes=size_bytes,
+            written_at=written_at if written_at.tzinfo else written_at.replace(tzinfo=UTC),
+        )
 
     def deliver(self, key: str, folder_url: str, name: str) -> str:
         """Make the file *name* in *folder_url* from what is under *key*.

@@ -1,7 +1,8 @@
 """The names of things in the artifact store, and of the files that users see.
 
 Pure. A key holds the attempt that writes it, so that two tries at the same phase never write to the
-same place; which attempt counts, Postgres knows. Nothing reads a key apart again.
+same place; which attempt counts, Postgres knows. Nothing reads a key apart again; only whether a
+file can be one of ours at all is told by its name.
 """
 
 from __future__ import annotations
@@ -14,6 +15,12 @@ from ddit_batch.errors import ArtifactError
 from ddit_batch.job import JobId, Phase
 
 _KEY = re.compile(r"[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*")
+_MADE_HERE = re.compile(
+    r"jobs/[^/]+/(dit|vae)\.a\d+/"
+    r"(step-\d{6,}\.pt|latents\.safetensors|video\.mp4|manifest\.json|\.[0-9a-f]{32}~)"
+    r"|embeddings/[0-9a-f]{2}/([0-9a-f]+\.safetensors|\.[0-9a-f]{32}~)"
+)
+"""The keys below, and the temporary files beside them that a killed writer leaves."""
 _MAX_FILE_NAME_BYTES = 240  # Linux allows 255; a copy beside it may want a longer name
 _PLAIN = frozenset(" ._-")
 _NOT_FIRST = frozenset(" .-")  # hidden files, and names that look like options
@@ -45,6 +52,11 @@ def embeddings_key(digest: str) -> str:
     *digest* is a hex digest over everything that decides the embeddings.
     """
     return f"embeddings/{digest[:2]}/{digest}.safetensors"
+
+
+def is_made_here(path: str) -> bool:
+    """Whether *path*, from the top of a store, is one that the functions above or a put make."""
+    return bool(_MADE_HERE.fullmatch(path))
 
 
 def check_key(key: str) -> str:

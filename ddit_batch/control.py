@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ddit_batch.job import Incarnation, JobId, WorkerName
+from ddit_batch.protocol import PROTOCOL
 from ddit_batch.snapshot import Instruction, Progress
 
 _PROGRESS = "ddit:progress"
@@ -84,18 +86,22 @@ class LiveControl:
 
     def write_letter(self, job_id: JobId, letter: Letter) -> None:
         """Put *letter* into the job's mailbox, in place of what was there."""
-        self._redis.set(_mailbox(job_id), json.dumps(asdict(letter)), ex=MAILBOX_TTL_S)
+        self._redis.set(_mailbox(job_id), _written(letter), ex=MAILBOX_TTL_S)
 
     def read_letter(self, job_id: JobId) -> Letter | None:
-        """What the job's mailbox holds, if anything. About 60 us beside a step of seconds."""
+        """What the job's mailbox holds, if anything in our protocol.
+
+        About 60 us beside a step of seconds.
+        """
         found = self._redis.get(_mailbox(job_id))
-        return None if found is None else _letter(str(found))
+        fields = None if found is None else _understood(str(found))
+        return None if fields is None else _letter(fields)
 
     def call(self, incarnation: Incarnation, call: Call) -> None:
         """Tell a worker of a plan that it is a member of."""
         calls = _calls(incarnation)
         with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.rpush(calls, json.dumps(asdict(call)))
+            pipeline.rpush(calls, _written(call))
             pipeline.ltrim(calls, -MOST_CALLS, -1)
             pipeline.expire(calls, CALLS_TTL_S)
             pipeline.execute()
@@ -107,7 +113,8 @@ class LiveControl:
         """
         wait_s = min(max(timeout_s, 0.01), LONGEST_WAIT_S)
         found = self._waiting.blpop([_calls(incarnation)], timeout=wait_s)
-        return None if found is None else _call(str(found[1]))
+        fields = None if found is None else _understood(str(found[1]))
+        return None if fields is None else _call(fields)
 
     def report(self, job_id: JobId, progress: Progress) -> None:
         """Say how far a job is."""
@@ -149,8 +156,17 @@ def redis_url(broker_url: str) -> str:
     return re.sub("(?<=[?&])virtual_host=/?", "db=", broker_url.replace("redis+socket", "unix", 1))
 
 
-def _letter(text: str) -> Letter:
-    fields = json.loads(text)
+def _written(what: Letter | Call) -> str:
+    return json.dumps({"protocol": PROTOCOL, **asdict(what)})
+
+
+def _understood(text: str) -> dict[str, Any] | None:
+    """What *text* says; None if it is not in our protocol, and so might mean something else."""
+    fields: dict[str, Any] = json.loads(text)
+    return fields if fields.pop("protocol", 0) == PROTOCOL else None
+
+
+def _letter(fields: Mapping[str, Any]) -> Letter:
     return Letter(
         attempt=fields["attempt"],
         instruction=Instruction(fields["instruction"]),
@@ -159,8 +175,7 @@ def _letter(text: str) -> Letter:
     )
 
 
-def _call(text: str) -> Call:
-    fields = json.loads(text)
+def _call(fields: Mapping[str, Any]) -> Call:
     return Call(**{**fields, "members": tuple(Member(**member) for member in fields["members"])})
 
 

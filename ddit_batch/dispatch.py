@@ -5,7 +5,8 @@ A job is one chain, published in two parts: ``encode`` when the scheduler admits
 the same code publishes what remains. A task that returns publishes the next link; one whose job
 must not go on raises ``Ignore``.
 
-Celery is transport only: no results, and a message names a job and an attempt, nothing else.
+Celery is transport only: no results, and a message names a job, an attempt and the protocol in
+which that is meant, nothing else.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from celery import Celery, chain
 
 from ddit_batch.job import JobId, Phase, WorkerName, join_id, queue_of, root_id, task_id
+from ddit_batch.protocol import PROTOCOL
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -78,7 +80,7 @@ class Dispatcher:
         """Have *worker* enter the group that plan *epoch* of a DiT attempt forms."""
         self._app.signature(
             JOIN_TASK,
-            kwargs={"job_id": job_id, "attempt": attempt, "epoch": epoch},
+            kwargs={"job_id": job_id, "attempt": attempt, "epoch": epoch, "protocol": PROTOCOL},
             immutable=True,
             queue=queue_of(Phase.DIT, worker),
             argsrepr="",
@@ -105,7 +107,7 @@ class Dispatcher:
             ids["parent_id"] = root_id(job_id)
         return self._app.signature(
             TASK_NAME[phase],
-            kwargs={"job_id": job_id, "attempt": attempt},
+            kwargs={"job_id": job_id, "attempt": attempt, "protocol": PROTOCOL},
             immutable=True,
             queue=queue,
             argsrepr="",

@@ -66,6 +66,8 @@ class JobView:
     another: () if it is to give all of them back. None: nothing is pending."""
     last_group: tuple[WorkerName, ...] = ()
     """The workers of its last segment, while it has none: what they hold need not move."""
+    paused: bool = False
+    """Its batch is: it was under way when that was asked for, and is to come back."""
 
     @property
     def next_group(self) -> tuple[WorkerName, ...]:
@@ -122,6 +124,7 @@ class WorkerView:
     node: str
     models: frozenset[str]
     draining: bool
+    """It takes no new work: it is about to leave, or does not speak our protocol."""
     lease_expired: bool
     decodes: bool = False
     """A DiT worker that decodes too, what its private queue ``vae.<worker>`` brings it."""
@@ -135,10 +138,11 @@ class Snapshot:
     """Seconds since an origin of the driver's choice; only differences mean anything."""
     jobs: tuple[JobView, ...]
     """All jobs that are held or dispatched, those to be cancelled, and of those that wait the
-    first of each state and model that live workers serve."""
+    first of each state and model that live workers serve, but of paused batches none."""
     workers: tuple[WorkerView, ...]
     waiting_to_decode: int
-    """Jobs in ``denoised``, in the window or not."""
+    """Jobs in ``denoised``, in the window or not, but for those that wait because their batch is
+    paused."""
     may_lose_workers: bool
     """False for one lease time after an outage of the database or a take-over: nobody could renew,
     so an expired lease says nothing yet."""

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import fsspec
@@ -396,3 +397,36 @@ def test_a_delivery_that_fails_leaves_the_old_file_and_no_litter(
         folder_store.deliver("a2", str(tmp_path / "out"), "x.mp4")
 
     assert contents(tmp_path / "out") == {"x.mp4": b"old"}
+
+
+# What lies in a store
+
+
+def test_all_files_are_shown_with_size_and_age(store: ArtifactStore, url: str) -> None:
+    """Under keys or not; none in a store that is not there yet."""
+    assert store.files() == ()
+    before = datetime.now(UTC) - timedelta(seconds=2)
+    store.put("jobs/j/dit.a1/latents.safetensors", b"123")
+    files, path = fsspec.core.url_to_fs(url)
+    files.pipe_file(f"{path}/jobs/.a b~", b"12345")
+
+    found = store.files()
+
+    assert [(f.path, f.size_bytes) for f in found] == [
+        ("jobs/.a b~", 5),
+        ("jobs/j/dit.a1/latents.safetensors", 3),
+    ]
+    assert all(before < f.written_at < datetime.now(UTC) + timedelta(seconds=2) for f in found)
+
+
+def test_what_was_shown_can_be_discarded_whatever_its_name(store: ArtifactStore, url: str) -> None:
+    """Once or twice; its neighbour stays."""
+    store.put("kept", b"1")
+    files, path = fsspec.core.url_to_fs(url)
+    files.pipe_file(f"{path}/.a b~", b"12345")
+    (odd,) = (file for file in store.files() if file.path != "kept")
+
+    store.discard(odd)
+    store.discard(odd)
+
+    assert [file.path for file in store.files()] == ["kept"]

@@ -11,6 +11,7 @@ from ddit_batch.artifact_keys import (
     embeddings_key,
     file_name_for,
     is_key,
+    is_made_here,
     latents_key,
     manifest_key,
 )
@@ -112,3 +113,31 @@ def test_a_name_is_one_visible_part_of_a_path(custom_id: str, suffix: str) -> No
     assert name[0] not in {".", "-", " "}
     assert name.endswith(suffix)
     assert len(name.encode()) <= 240
+
+
+def test_keys_that_are_made_here_are_known_and_others_are_not() -> None:
+    """And the temporary files of killed writers beside them, but nothing that only looks alike."""
+    job = JobId("b0123456789-000001")
+    made = [
+        checkpoint_key(job, 2, 15),
+        latents_key(job, 12),
+        artifact_key(job, 1),
+        manifest_key(job, 1),
+        embeddings_key("ab" * 32),
+        f"jobs/{job}/dit.a1/.{'0f' * 16}~",
+        f"embeddings/ab/.{'0f' * 16}~",
+    ]
+    others = [
+        "video.mp4",
+        "jobs/video.mp4",
+        f"jobs/{job}/video.mp4",
+        f"jobs/{job}/dit.a1/notes.txt",
+        f"jobs/{job}/dit.a1/more/video.mp4",
+        f"my/jobs/{job}/vae.a1/video.mp4",
+        f"jobs/{job}/vae.a1/video.mp4.bak",
+        "embeddings/ab/readme.md",
+        ".keep~",
+    ]
+
+    assert all(map(is_made_here, made))
+    assert not any(map(is_made_here, others))

@@ -13,10 +13,12 @@ import os
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from celery import Task, bootsteps, signals
+from celery.worker import state
 
 from ddit_batch.config import load_settings, require
 from ddit_batch.dispatch import JOIN_TASK, TASK_NAME, make_celery
 from ddit_batch.errors import ConfigError
+from ddit_batch.exit_codes import DRAINED
 from ddit_batch.job import Phase, WorkerName
 from ddit_batch.logs import set_up_logging
 
@@ -73,17 +75,32 @@ class Prepare(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
             app.tasks[name].runtime = self.runtime
         gc.freeze()  # what is loaded stays for life: no collection need look at it again
         signals.worker_shutting_down.connect(self._on_sigterm)
+        self.runtime.lease.when_asked_to_drain(self._on_drain)
 
-    def stop(self, _worker: object) -> None:
-        """End the incarnation once the attempt that runs has ended: the lease outlives its job."""
-        if not self.runtime.busy.acquire(timeout=settings.drain_s):
+    def stop(self, worker: object) -> None:
+        """End the incarnation once the attempt that runs has ended: the lease outlives its job.
+
+        One that does not end in time must not hold up the end of the process either, of which
+        nobody else may be waiting to make an end.
+        """
+        in_time = self.runtime.busy.acquire(timeout=settings.drain_s)
+        if not in_time:
             logger.warning("leaving while an attempt still runs: the scheduler will rescue its job")
         self.runtime.close()
+        if not in_time:
+            logging.shutdown()
+            os._exit(getattr(worker, "exitcode", None) or 0)
 
     def _on_sigterm(self, **_: object) -> None:
         """Celery then waits for the running task, which sees this at its next step boundary."""
         self.runtime.stop_requested.set()
         self.runtime.lease.drain()
+
+    def _on_drain(self) -> None:
+        """As on SIGTERM, but for the exit code: the main thread looks at this flag each second."""
+        logger.info("asked to leave", extra={"action": "drain_requested"})
+        self._on_sigterm()
+        state.should_stop = DRAINED
 
 
 if PHASE_VARIABLE in os.environ:

@@ -34,6 +34,12 @@ class JobCheckpoints:
             return self._newest
 
     @property
+    def key(self) -> str | None:
+        """Where the job's newest checkpoint is, whoever wrote it; None if it has none."""
+        with self._lock:
+            return self._key
+
+    @property
     def claim_lost(self) -> bool:
         """Whether a write has found that the job is somebody else's now."""
         return self._lost.is_set()

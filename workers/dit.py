@@ -27,9 +27,11 @@ from workers.accounts import Accounts
 from workers.app import app
 from workers.attempt import OUTAGE_S, StoppedOnPurpose, perform
 from workers.boundary import StepBoundary
+from workers.cancels import confirm_cancel
 from workers.checkpoints import JobCheckpoints
 from workers.crew import Crew, leading
 from workers.dit_runtime import DitRuntime, DitTask
+from workers.understanding import check_protocol
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +44,9 @@ def load_part(
 
 
 @app.task(name=TASK_NAME[Phase.DIT], bind=True, base=DitTask)
-def dit_task(self: DitTask, job_id: str, attempt: int) -> None:
+def dit_task(self: DitTask, job_id: str, attempt: int, protocol: int = 0) -> None:
     """One attempt at the DiT phase of one job."""
+    check_protocol(protocol, {"job_id": job_id, "phase": Phase.DIT, "attempt": attempt})
     perform(self.runtime, Phase.DIT, JobId(job_id), attempt, denoise_job)
 
 
@@ -64,10 +67,7 @@ def denoise_job(runtime: DitRuntime, claim: Claim) -> None:
         if verdict is Verdict.RELEASE:
             _give_back(runtime, claim, state, checkpoints, writer)
     if verdict is Verdict.CANCEL:
-        persist(
-            lambda: runtime.claims.cancelled(claim), give_up_s=OUTAGE_S, what="confirm a cancel"
-        )
-        raise StoppedOnPurpose(f"cancelled at step {state.step}")
+        confirm_cancel(runtime, claim, f"cancelled at step {state.step}", checkpoints.key)
     _finish(runtime, claim, state)
     checkpoints.forget()
 

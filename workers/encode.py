@@ -15,7 +15,9 @@ from ddit_batch.phases.handoff import embeddings_to_bytes
 from ddit_batch.phases.models.base import Encoder, ModelFamily
 from workers.app import PhaseTask, app
 from workers.attempt import OUTAGE_S, perform
+from workers.cancels import stop_if_cancelled
 from workers.runtime import Runtime
+from workers.understanding import check_protocol
 
 
 def load_part(
@@ -26,8 +28,9 @@ def load_part(
 
 
 @app.task(name=TASK_NAME[Phase.ENCODE], bind=True, base=PhaseTask)
-def encode_task(self: PhaseTask[Encoder], job_id: str, attempt: int) -> None:
+def encode_task(self: PhaseTask[Encoder], job_id: str, attempt: int, protocol: int = 0) -> None:
     """One attempt at the encode phase of one job."""
+    check_protocol(protocol, {"job_id": job_id, "phase": Phase.ENCODE, "attempt": attempt})
     perform(self.runtime, Phase.ENCODE, JobId(job_id), attempt, encode_job)
 
 
@@ -36,6 +39,7 @@ def encode_job(runtime: Runtime[Encoder], claim: Claim) -> None:
     encoder = runtime.models.part(claim.request.model)
     config = runtime.models.configs[claim.request.model]
     key = artifact_keys.embeddings_key(embeddings_digest(config, claim.request))
+    stop_if_cancelled(runtime, claim)
     if not runtime.store.exists(key):
         runtime.store.put(key, embeddings_to_bytes(encode(encoder, claim.request)))
     persist(

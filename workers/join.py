@@ -18,6 +18,7 @@ from workers.attempt import tell_flower
 from workers.dit_runtime import DitRuntime, DitTask
 from workers.forming import Formation, Former, Place
 from workers.rendezvous import Abandoned
+from workers.understanding import check_protocol
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +28,11 @@ _PAUSE_S = 0.005
 
 
 @app.task(name=JOIN_TASK, bind=True, base=DitTask)
-def join_task(self: DitTask, job_id: str, attempt: int, epoch: int) -> None:
+def join_task(self: DitTask, job_id: str, attempt: int, epoch: int, protocol: int = 0) -> None:
     """Follow the leader of *job_id* from the plan *epoch* on."""
     runtime = self.runtime
     ids = {"job_id": job_id, "attempt": attempt, "plan_epoch": epoch}
+    check_protocol(protocol, ids)
     with runtime.busy:
         try:
             join(runtime, Place(job_id=JobId(job_id), attempt=attempt, awaits=epoch), epoch)

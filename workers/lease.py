@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -34,6 +35,7 @@ class Lease:
         self._stopping = threading.Event()
         self._draining = threading.Event()
         self._renounced = threading.Event()
+        self._on_drain: Callable[[], None] | None = None
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._renewed = time.monotonic()
         self._incarnation = store.register(identity)
@@ -54,6 +56,10 @@ class Lease:
         Only sets a flag: fit for a signal handler.
         """
         self._draining.set()
+
+    def when_asked_to_drain(self, act: Callable[[], None]) -> None:
+        """Have *act* called, once and in the lease's thread, when a user asks this one to leave."""
+        self._on_drain = act
 
     def renounce(self) -> None:
         """Begin a new incarnation soon: what this one holds could not be put in order."""
@@ -84,6 +90,7 @@ class Lease:
         while not self._stopping.wait(self._heartbeat_s):
             now = time.monotonic()
             try:
+                self._heed_drain()
                 if self._renounced.is_set() or not self._store.renew(self._incarnation):
                     self._begin_anew()
                 self._renewed = now
@@ -91,6 +98,13 @@ class Lease:
                     self._store.drain(self._incarnation)
             except SQLAlchemyError:
                 logger.warning("lease not renewed: database away", extra={"action": "lease_late"})
+
+    def _heed_drain(self) -> None:
+        """Before a new incarnation begins, which nobody has asked to leave."""
+        act = self._on_drain
+        if act is not None and self._store.is_drain_requested(self._incarnation):
+            self._on_drain = None
+            act()
 
     def _begin_anew(self) -> None:
         lost = self._incarnation

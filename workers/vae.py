@@ -23,7 +23,9 @@ from ddit_batch.phases.vae import decode
 from ddit_batch.phases.versions import versions
 from workers.app import PhaseTask, app
 from workers.attempt import OUTAGE_S, perform
+from workers.cancels import stop_if_cancelled
 from workers.runtime import Runtime
+from workers.understanding import check_protocol
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +38,9 @@ def load_part(
 
 
 @app.task(name=TASK_NAME[Phase.VAE], bind=True, base=PhaseTask)
-def vae_task(self: PhaseTask[Decoder], job_id: str, attempt: int) -> None:
+def vae_task(self: PhaseTask[Decoder], job_id: str, attempt: int, protocol: int = 0) -> None:
     """One attempt at the VAE phase of one job."""
+    check_protocol(protocol, {"job_id": job_id, "phase": Phase.VAE, "attempt": attempt})
     perform(self.runtime, Phase.VAE, JobId(job_id), attempt, decode_job)
 
 
@@ -45,9 +48,12 @@ def decode_job(runtime: Runtime[Decoder], claim: Claim) -> None:
     """Put video and manifest into the store; they count once the commit names them."""
     decoder = runtime.models.part(claim.request.model)
     assert claim.latents_key is not None, "a job that is decoding has latents"
+    stop_if_cancelled(runtime, claim)
     latents = latents_from_bytes(runtime.store.get(claim.latents_key))
     frames = decode(decoder, latents)
+    stop_if_cancelled(runtime, claim)
     video = encode_mp4(frames, claim.request.fps)
+    stop_if_cancelled(runtime, claim)
     video_key = artifact_keys.artifact_key(claim.job_id, claim.attempt)
     manifest_key = artifact_keys.manifest_key(claim.job_id, claim.attempt)
     runtime.store.put(video_key, video)

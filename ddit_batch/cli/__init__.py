@@ -49,6 +49,22 @@ PLACES = {
         "ddit_batch.cli.wishes:retry",
         "Try failed jobs again, and nothing else: each from the last phase that succeeded.",
     ),
+    "pause": Place(
+        "ddit_batch.cli.wishes:pause",
+        "Have nothing more of whole batches sent, until `ddit resume`.",
+    ),
+    "resume": Place(
+        "ddit_batch.cli.wishes:resume", "Have paused batches go on, each job from where it was."
+    ),
+    "drain": Place(
+        "ddit_batch.cli.drain:drain",
+        "Have workers leave in order: no new work, what they hold done or given back, then the "
+        "end.",
+    ),
+    "gc": Place(
+        "ddit_batch.cli.gc:gc",
+        "Find the files in the artifact store that no job in the database needs.",
+    ),
     "sql": Place(
         "ddit_batch.cli.sql:sql",
         "Run QUERY on the documented views; it can read them and change nothing.",

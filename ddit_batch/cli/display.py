@@ -69,7 +69,9 @@ class BatchDisplay:
         failed = look.batch.jobs.get(JobState.FAILED, 0)
         words = [f"{failed} failed"] if failed else []
         eta_s = look.batch.eta_s or self._pace_eta_s(look)
-        if eta_s is not None and not look.batch.is_done:
+        if look.batch.paused_at is not None and not look.batch.is_done:
+            words.append(f"paused: `ddit resume {look.batch.batch_id}`")
+        elif eta_s is not None and not look.batch.is_done:
             words.append(f"about {_duration(eta_s)} left")
         rest = ", ".join(words)
         if self._console.is_terminal:

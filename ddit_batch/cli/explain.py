@@ -84,8 +84,12 @@ def _answer(source: Source, job_id: JobId, at: datetime | None) -> _Answer:
     if state in FINAL_STATES:
         said = ended(state, facts, past)
     else:
-        decided = _decided(source, job_id, at)
-        said = decided.sentences if decided else _not_shown(source, job_id, facts, at)
+        is_paused = at is None and facts["waiting_for"] == "batch_paused"
+        decided = None if is_paused else _decided(source, job_id, at)
+        if is_paused:  # no decision looks at it
+            said = (str(facts["waiting_because"]),)
+        else:
+            said = decided.sentences if decided else _not_shown(source, job_id, facts, at)
         said += (*came_back(past), *_preempted(source, job_id, past))
         if decided and decided.state is not state:
             said += (f"Since that decision it has become {state}.",)

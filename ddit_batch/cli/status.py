@@ -49,6 +49,7 @@ def _batch_as_json(summary: BatchSummary) -> dict[str, object]:
         "share": summary.share,
         "deadline": summary.deadline and summary.deadline.isoformat(),
         "eta_s": summary.eta_s,
+        "paused_at": summary.paused_at and summary.paused_at.isoformat(),
         **{str(state): summary.jobs.get(state, 0) for state in JobState},
     }
 

@@ -32,9 +32,16 @@ def print_batches(found: tuple[BatchSummary, ...]) -> None:
         final = (summary.jobs.get(state, 0) for state in _FINAL)
         name = Path(summary.name).name
         counts = (str(count) for count in (summary.total, waiting, running, *final))
-        left = "" if summary.eta_s is None or summary.is_done else shown_duration(summary.eta_s)
-        table.add_row(summary.batch_id, name, *counts, left)
+        table.add_row(summary.batch_id, name, *counts, _left(summary))
     Console().print(table)
+
+
+def _left(summary: BatchSummary) -> str:
+    if summary.is_done:
+        return ""
+    if summary.paused_at is not None:
+        return "paused"
+    return "" if summary.eta_s is None else shown_duration(summary.eta_s)
 
 
 def print_job(

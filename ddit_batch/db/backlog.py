@@ -54,7 +54,7 @@ FROM (
         CASE WHEN state = 'denoised' THEN 0 ELSE work END AS work,
         count(*) AS jobs, min(seq) AS seq
     FROM jobs
-    WHERE state IN ('queued', 'encoded', 'denoised') AND dispatched_at IS NULL
+    WHERE state IN ('queued', 'encoded', 'denoised') AND dispatched_at IS NULL AND NOT paused
     GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
     UNION ALL
     SELECT batch_id, model, priority, height, width, num_frames, steps,
@@ -62,7 +62,7 @@ FROM (
         CASE WHEN state IN ('denoised', 'decoding') THEN 0
             ELSE height::bigint * width * num_frames * (steps - step) END,
         1, seq
-    FROM jobs WHERE dispatched_at IS NOT NULL
+    FROM jobs WHERE dispatched_at IS NOT NULL AND NOT paused
 ) left_ JOIN batches ON batches.id = left_.batch_id
 """
 _LATEST = """
@@ -92,7 +92,7 @@ _NOW: LiteralString = "SELECT extract(epoch FROM clock_timestamp())::float8 AS n
 
 
 def read_left(engine: Engine) -> Left:
-    """All that is left to do."""
+    """All that is left to do, but for paused batches."""
     (now,) = ask(engine, _NOW)
     rows = ask(engine, _UNFINISHED)
     return Left(

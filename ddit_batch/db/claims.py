@@ -202,6 +202,14 @@ class ClaimStore:
             wake_scheduler(connection, f"{claim.job_id} {reason}")
         return True
 
+    def is_cancel_requested(self, claim: Claim) -> bool:
+        """Whether a user wants the claimed job, or its whole batch, to end."""
+        asked = Job.cancel_requested_at.is_not(None) | Batch.cancel_requested_at.is_not(None)
+        query = select(asked).join(Batch, Batch.id == Job.batch_id)
+        with self._engine.connect() as connection:
+            found = connection.execute(query.where(*as_believed(claim.belief)))
+            return bool(found.scalar_one_or_none())
+
     def cancelled(self, claim: Claim) -> None:
         """Confirm that the work on a cancelled job has stopped."""
         with self._engine.begin() as connection:

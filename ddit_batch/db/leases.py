@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import Engine, func, insert, text, update
+from sqlalchemy import Engine, func, insert, select, text, update
 
 from ddit_batch.db.engine import take_turns
 from ddit_batch.db.models import Worker
 from ddit_batch.db.moves import wake_scheduler
 from ddit_batch.job import Incarnation, Phase, WorkerName
+from ddit_batch.protocol import PROTOCOL
 
 LIVE_WORKER_STATES = ("online", "draining")
 
@@ -28,6 +29,8 @@ class WorkerIdentity:
     pid: int
     models: tuple[str, ...]
     version: str
+    protocol: int = PROTOCOL
+    """What it understands: see ``protocol.py``."""
 
 
 class LeaseStore:
@@ -57,6 +60,7 @@ class LeaseStore:
                     pid=identity.pid,
                     models=list(identity.models),
                     version=identity.version,
+                    protocol=identity.protocol,
                     state="online",
                     lease_expires_at=func.clock_timestamp() + self._lease,
                 )
@@ -76,6 +80,14 @@ class LeaseStore:
                 .values(lease_expires_at=func.clock_timestamp() + self._lease)
             )
         return renewed.rowcount == 1
+
+    def is_drain_requested(self, incarnation: Incarnation) -> bool:
+        """Whether a user has asked this incarnation to leave."""
+        with self._engine.connect() as connection:
+            asked_at = connection.execute(
+                select(Worker.drain_requested_at).where(Worker.incarnation == incarnation)
+            ).scalar_one_or_none()
+        return asked_at is not None
 
     def drain(self, incarnation: Incarnation) -> None:
         """Say that this worker takes no new work; it finishes or gives back what it holds."""

@@ -39,6 +39,7 @@ _NEEDS_EMBEDDINGS = _one_of("state", (JobState.ENCODED, JobState.DENOISING))
 _NEEDS_LATENTS = _one_of("state", (JobState.DENOISED, JobState.DECODING))
 _WAITING = _one_of("state", (JobState.QUEUED, JobState.ENCODED, JobState.DENOISED))
 _BEFORE_DIT = _one_of("state", (JobState.QUEUED, JobState.ENCODING, JobState.ENCODED))
+_MAY_BE_SENT = f"{_WAITING} AND dispatched_at IS NULL AND NOT paused"
 _LIVE_WORKER = "state IN ('online', 'draining')"
 
 
@@ -94,6 +95,8 @@ class Batch(Base):
     """Its weight against other batches."""
     deadline: Mapped[datetime | None]
     """When its user wants all of it."""
+    paused_at: Mapped[datetime | None]
+    """Since when nothing of it is sent or goes on; null: it is not paused."""
     eta_at: Mapped[datetime | None]
     """When the scheduler thinks that the last video is complete; kept up to date while it leads."""
 
@@ -119,9 +122,13 @@ class Worker(Base):
     pid: Mapped[int]
     models: Mapped[list[str]]
     version: Mapped[str]
+    protocol: Mapped[int] = mapped_column(server_default=text("0"))
+    """What it understands (``protocol.py``); 0: it is from before there was one."""
     state: Mapped[str]
     registered_at: Mapped[datetime] = mapped_column(server_default=func.now())
     lease_expires_at: Mapped[datetime]
+    drain_requested_at: Mapped[datetime | None]
+    """When a user asked it to leave; it finds out when it next renews its lease."""
     ended_at: Mapped[datetime | None]
 
 
@@ -150,7 +157,7 @@ class Job(Base):
             "model",
             text("priority DESC"),
             "seq",
-            postgresql_where=text(f"{_WAITING} AND dispatched_at IS NULL"),
+            postgresql_where=text(_MAY_BE_SENT),
         ),
         Index("jobs_dispatched", "id", postgresql_where=text("dispatched_at IS NOT NULL")),
         Index(
@@ -169,7 +176,7 @@ class Job(Base):
             "work",
             "seq",
             postgresql_include=["height", "width", "num_frames", "steps"],
-            postgresql_where=text(f"{_WAITING} AND dispatched_at IS NULL"),
+            postgresql_where=text(_MAY_BE_SENT),
         ),
         Index("jobs_succeeded", "finished_at", postgresql_where=text("state = 'succeeded'")),
         # The views' estimates: the steps ahead of a job, and the last job of a batch.
@@ -179,14 +186,14 @@ class Job(Base):
             text("priority DESC"),
             "seq",
             postgresql_include=["steps"],
-            postgresql_where=text(_BEFORE_DIT),
+            postgresql_where=text(f"{_BEFORE_DIT} AND NOT paused"),
         ),
         Index(
             "jobs_last_in_order",
             "batch_id",
             "priority",
             text("seq DESC"),
-            postgresql_where=text(_BEFORE_DIT),
+            postgresql_where=text(f"{_BEFORE_DIT} AND NOT paused"),
         ),
     )
 
@@ -239,6 +246,8 @@ class Job(Base):
     failure_code: Mapped[str | None]
     failure_message: Mapped[str | None]
     cancel_requested_at: Mapped[datetime | None]
+    paused: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Whether its batch is: here too, for the indexes that find what may be sent."""
     finished_at: Mapped[datetime | None]
 
 
@@ -356,6 +365,10 @@ class Leadership(Base):
     look_ahead: Mapped[int | None]
     """The limits by which it decides, for the views to explain a wait by; null: never said."""
     decode_backlog: Mapped[int | None]
+    protocol: Mapped[int | None]
+    """What it speaks (``protocol.py``); null: never said."""
+    version: Mapped[str | None]
+    """Its release."""
 
 
 class Decision(Base):

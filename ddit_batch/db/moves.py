@@ -24,8 +24,9 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
-from ddit_batch.db.models import Attempt, Job, JobEvent, Plan, PlanOutcome, Segment
+from ddit_batch.db.models import Attempt, Batch, Job, JobEvent, Plan, PlanOutcome, Segment
 from ddit_batch.errors import StateConflict
 from ddit_batch.job import FINAL_STATES, HELD_STATES, Incarnation, JobId, JobState, Phase
 from ddit_batch.lifecycle import Trigger, next_state
@@ -91,8 +92,9 @@ def move(
         values["work"] = _work_left(values)
     conditions = as_believed(belief)
     if trigger is Trigger.CLAIM:
-        # A message whose attempt has ended may still be under way: it must not be claimed.
-        conditions.append(Job.dispatched_at.is_not(None))
+        # A message whose attempt has ended, or that was sent before its batch was paused, may
+        # still be under way: it must not be claimed.
+        conditions += [Job.dispatched_at.is_not(None), ~Job.paused]
     moved = connection.execute(update(Job).where(*conditions).values(**values))
     if moved.rowcount != 1:
         raise StateConflict(
@@ -107,7 +109,7 @@ def move(
             to_state=target,
             attempt=belief.attempt,
             incarnation=by,
-            detail=dict(detail or {}),
+            detail=_detail(belief.job_id, trigger, detail or {}),
         )
     )
     if trigger is not Trigger.CLAIM:
@@ -144,7 +146,7 @@ def move_all(
             **({"work": _work_left({})} if target in _BEFORE_DIT else {}),
             **(changes or {}),
         )
-        .returning(Job.id, Job.attempt)
+        .returning(Job.id, Job.attempt, Job.finished_at, Job.cancel_requested_at)
         .cte("moved")
     )
     columns = select(
@@ -153,12 +155,35 @@ def move_all(
         literal(str(state)),
         literal(str(target)),
         moved.c.attempt,
+        _stopping(moved.c.finished_at - moved.c.cancel_requested_at)
+        if trigger is Trigger.CANCEL
+        else cast({}, JSONB),
     )
     events = insert(JobEvent).from_select(
-        ["job_id", "trigger", "from_state", "to_state", "attempt"], columns
+        ["job_id", "trigger", "from_state", "to_state", "attempt", "detail"], columns
     )
     # Without the option an INSERT has no count.
     return int(connection.execute(events, execution_options={"preserve_rowcount": True}).rowcount)
+
+
+def _detail(job_id: JobId, trigger: Trigger, said: Mapping[str, Any]) -> ColumnElement[Any]:
+    """What an event says besides; of a cancel, how long it took from when it was asked for."""
+    detail = cast(dict(said), JSONB)
+    if trigger is not Trigger.CANCEL:
+        return detail
+    asked_at = func.coalesce(Job.cancel_requested_at, Batch.cancel_requested_at)
+    took = (
+        select(_stopping(Job.finished_at - asked_at))
+        .join(Batch, Batch.id == Job.batch_id)
+        .where(Job.id == job_id)
+    )
+    return detail.op("||")(took.scalar_subquery())
+
+
+def _stopping(took: ColumnElement[Any]) -> ColumnElement[Any]:
+    """An interval as ``{"stopping_s": seconds}``; ``{}`` of null: nobody asked."""
+    seconds = func.round(func.extract("epoch", took), 3)
+    return func.jsonb_strip_nulls(func.jsonb_build_object("stopping_s", seconds))
 
 
 def end_attempt(connection: Connection, job_id: JobId, *, outcome: str) -> None:

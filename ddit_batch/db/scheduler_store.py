@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection, Engine, func, select, text, update
 from sqlalchemy.orm import Session
 
+from ddit_batch import __version__
 from ddit_batch.backlog import Kind
 from ddit_batch.db.decision_log import DecisionLog
 from ddit_batch.db.leases import LIVE_WORKER_STATES
@@ -27,6 +28,7 @@ from ddit_batch.db.snapshots import read_snapshot
 from ddit_batch.errors import LeadershipLost, StateConflict
 from ddit_batch.job import PHASE_OF, Incarnation, JobId, Phase, WorkerName
 from ddit_batch.lifecycle import Trigger
+from ddit_batch.protocol import PROTOCOL
 from ddit_batch.snapshot import JobView, Progress, Snapshot
 
 ENDS_AT_ONCE = 1000
@@ -274,10 +276,15 @@ class SchedulerStore:
             )
 
     def publish_limits(self, *, look_ahead: int, decode_backlog: int) -> None:
-        """Say by which limits this term decides, so that the views can explain a wait by them."""
+        """Say by what this term decides and speaks, so that the views can explain by it."""
         with self._leading() as connection:
             connection.execute(
-                update(Leadership).values(look_ahead=look_ahead, decode_backlog=decode_backlog)
+                update(Leadership).values(
+                    look_ahead=look_ahead,
+                    decode_backlog=decode_backlog,
+                    protocol=PROTOCOL,
+                    version=__version__,
+                )
             )
 
     def decision_log(self) -> DecisionLog:

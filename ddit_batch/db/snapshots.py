@@ -39,6 +39,7 @@ from ddit_batch.job import (
     WorkerName,
     worker_of_queue,
 )
+from ddit_batch.protocol import PROTOCOL
 from ddit_batch.snapshot import BatchView, JobView, Snapshot, Whereabouts, WorkerView
 
 CANCELS_AT_ONCE = 256
@@ -57,7 +58,9 @@ def read_snapshot(
     fronts = _fronts(window, workers)
     rows = session.execute(_jobs_where(_ids_in_view(fronts, backlog))).all()
     waiting_to_decode = session.execute(
-        select(func.count()).where(Job.state == JobState.DENOISED)
+        select(func.count()).where(
+            Job.state == JobState.DENOISED, Job.dispatched_at.is_not(None) | ~Job.paused
+        )
     ).scalar_one()
     return Snapshot(
         now_s=now_s,
@@ -85,7 +88,8 @@ def _read_workers(session: Session) -> tuple[WorkerView, ...]:
             host=worker.host,
             node=worker.node,
             models=frozenset(worker.models),
-            draining=worker.state == "draining",
+            # who would not understand what it is sent is sent nothing, as one that leaves
+            draining=worker.state == "draining" or worker.protocol != PROTOCOL,
             lease_expired=lease_expired,
         )
         for worker, lease_expired in rows
@@ -115,7 +119,12 @@ def _ids_in_view(fronts: dict[str, int], backlog: Sequence[Kind]) -> Select[tupl
         .limit(CANCELS_AT_ONCE),
         *(
             select(Job.id)
-            .where(Job.state == state, Job.model == model, Job.dispatched_at.is_(None))
+            .where(
+                Job.state == state,
+                Job.model == model,
+                Job.dispatched_at.is_(None),
+                ~Job.paused,
+            )
             .order_by(Job.priority.desc(), Job.seq)
             .limit(front)
             for state in WAITING_STATE.values()
@@ -149,6 +158,7 @@ def _shortest(fronts: dict[str, int], backlog: Sequence[Kind]) -> list[Select[tu
                 Job.model == pair.c.model,
                 Job.state == state,
                 Job.dispatched_at.is_(None),
+                ~Job.paused,
             )
             .order_by(Job.priority.desc(), Job.work, Job.seq)
             .limit(each)
@@ -201,6 +211,7 @@ def _jobs_where(ids: Select[tuple[str]]) -> Executable:
             Job.worker_losses,
             Job.dispatched_at.is_not(None).label("dispatched"),
             cancelled.label("cancelled"),
+            Job.paused,
             _epoch_s(Batch.created_at).label("arrived_s"),
             Batch.share,
             _epoch_s(Batch.deadline).label("deadline_s"),
@@ -244,6 +255,7 @@ def _job_view(row: Row[Any], live: frozenset[WorkerName]) -> JobView:
         holder=Incarnation(row.holder) if row.holder is not None else None,
         worker_losses=row.worker_losses,
         cancel_requested=row.cancelled,
+        paused=row.paused,
         arrived_s=float(row.arrived_s),
         granted_step=row.from_step if row.at_work else 0,
         pending=_pending(row, state),

@@ -26,6 +26,7 @@ class BatchSummary:
     it cannot, or there is none."""
     deadline: datetime | None = None
     share: float = 1.0
+    paused_at: datetime | None = None
 
     @property
     def done(self) -> int:
@@ -83,8 +84,9 @@ def batches(source: Source, batch_id: BatchId | None = None) -> tuple[BatchSumma
         source,
         """
         SELECT batches.id, name, total, created_at, out_url, coalesce(states, '{}') AS states,
-            share, deadline,
-            CASE WHEN eta_at > clock_timestamp() AND (SELECT ddit_scheduler_leads()) THEN
+            share, deadline, paused_at,
+            CASE WHEN paused_at IS NULL AND eta_at > clock_timestamp()
+                    AND (SELECT ddit_scheduler_leads()) THEN
                 extract(epoch FROM eta_at - clock_timestamp())::float8 END AS eta_s
         FROM batches LEFT JOIN (
             SELECT batch_id, jsonb_object_agg(state, jobs) AS states
@@ -111,6 +113,7 @@ def batches(source: Source, batch_id: BatchId | None = None) -> tuple[BatchSumma
             eta_s=row["eta_s"],
             share=row["share"],
             deadline=row["deadline"],
+            paused_at=row["paused_at"],
         )
         for row in rows
     )

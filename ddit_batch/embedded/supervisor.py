@@ -7,8 +7,8 @@ runs looks at that lock, and then at the state that the supervisor publishes.
 
 Rule 2: its children die with it, however it dies; see ``process``.
 
-Rule 3: a child that ends is started again, whatever it ended with. What was lost with it is the
-scheduler's matter, which finds it in Postgres.
+Rule 3: a child that ends is started again, unless its exit code says that it was asked to leave.
+What was lost with it is the scheduler's matter, which finds it in Postgres.
 
 It knows neither jobs nor Celery.
 """
@@ -37,6 +37,7 @@ from ddit_batch.embedded.postgres import running_postgres
 from ddit_batch.embedded.process import Child, Service
 from ddit_batch.embedded.valkey import running_valkey
 from ddit_batch.errors import DditError, ServiceError
+from ddit_batch.exit_codes import DRAINED
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class Supervisor:
     def watch(self) -> None:
         """Start again what ends, until asked to stop."""
         while not self.signals:
-            for child in self.children:
+            for child in tuple(self.children):
                 self.tend(child, time.monotonic())
             time.sleep(_WATCH_S)
 
@@ -124,6 +125,12 @@ class Supervisor:
         if child.is_alive():
             return
         name = child.service.name
+        if child.process and child.process.returncode == DRAINED:
+            self.children.remove(child)
+            ids = {"action": "service_drained", "service": name}
+            logger.info("%s was asked to leave and has left", name, extra=ids)
+            self.publish(ready=True)
+            return
         backoff = self.backoffs[name]
         if backoff.restart_at_s is None:
             backoff = backoff.ended(now_s)

@@ -89,6 +89,8 @@ def _done(command: Command) -> str:
             said = f"This decision sent it to the queue {queue}{workers}."
         case Resend():
             said = "Its message was lost on the way; this decision sent it again."
+        case Withdraw(job) if job.paused:
+            said = "Its batch was paused; this decision made its message void."
         case Withdraw():
             said = "Its message was for a worker that is gone; this decision made it wait again."
         case Rescue(job):

@@ -18,6 +18,8 @@ def why_given_back(record: DecisionRecord, job_id: JobId) -> tuple[str, ...]:
     if seen is None or seen.job.state is not JobState.DENOISING or not seen.job.group:
         return ()
     job = seen.job
+    if job.paused:
+        return (f"At step {job.step} of {job.steps} its batch was paused.",)
     if seen.target[:1] == job.group[:1]:
         return ()
     at = f"At step {job.step} of {job.steps}"

@@ -15,8 +15,8 @@ _LABEL = {Phase.ENCODE: "encode", Phase.DIT: "DiT", Phase.VAE: "VAE"}
 def why_it_waits(seen: Seen) -> list[str]:
     """Why a job that nobody holds waits."""
     job = seen.job
-    if job.cancel_requested:
-        return ["A cancel was requested."]
+    if job.cancel_requested or job.paused:
+        return [_unwanted(job)]
     if job.message is not Whereabouts.NONE:
         return _sent(seen)
     if any(isinstance(command, Send) for command in seen.record.commands_for(job.job_id)):
@@ -28,6 +28,12 @@ def why_it_waits(seen: Seen) -> list[str]:
             return _for_dit(seen)
         case _:
             return _for_vae(seen)
+
+
+def _unwanted(job: JobView) -> str:
+    if job.cancel_requested:
+        return "A cancel was requested."
+    return f"Its batch is paused: `ddit resume {job.batch_id}` has it go on."
 
 
 def waiting_facts(seen: Seen) -> dict[str, object]:

@@ -9,7 +9,8 @@ job moved on changes nothing, and the next decision sees why.
 
 Theory of operation. The stages run in order, and each hands the world as it will be after its own
 commands to the next: workers whose lease ran out are lost; their jobs go back one phase; cancelled
-jobs that nobody holds end; messages to workers that are gone are withdrawn, lost ones sent again;
+jobs that nobody holds end; what is under way of paused batches is called back; messages to workers
+that are gone are withdrawn, lost ones sent again;
 then the policy places jobs on DiT workers, and the shared queues of the other two phases are filled
 within their bounds. A stage that has nothing to do looks at each job once and copies nothing: a
 simulation of a day asks for a hundred thousand decisions, and most change one job.
@@ -131,6 +132,7 @@ def decide(snapshot: Snapshot, policy: Policy, limits: Limits) -> tuple[Command,
         _lose_workers,
         lambda world: _rescue(world, limits),
         _cancel,
+        _pause,
         _mend_messages,
         lambda world: _place(world, policy, limits),
         lambda world: _fill_encode(world, policy, limits),
@@ -179,6 +181,24 @@ def _cancel(world: Snapshot) -> Stage:
     commands: list[Command] = [Cancel(job) for job in free]
     commands += [Tell(job, Instruction.CANCEL, job.group) for job in held]
     return _with_jobs(world, free, []), commands
+
+
+def _pause(world: Snapshot) -> Stage:
+    """Call back what was under way when its batch was paused; no later stage may send it on.
+
+    A message is made void. Who denoises gives the job back at the next step boundary; encoding and
+    decoding, which have none, end by themselves, and what comes after them is not claimed.
+    """
+    paused = [job for job in world.jobs if job.paused and not job.cancel_requested]
+    if not paused:
+        return world, []
+    free = sorted((job for job in paused if not job.held), key=order_key)
+    running = sorted((job for job in paused if job.state is _DENOISING), key=order_key)
+    commands: list[Command] = [Withdraw(job) for job in free if job.message is not _NO_MESSAGE]
+    commands += [Tell(job, Instruction.RELEASE) for job in running]
+    return _with_jobs(world, [*free, *running], [replace(job, pending=()) for job in running]), (
+        commands
+    )
 
 
 def _mend_messages(world: Snapshot) -> Stage:
@@ -243,7 +263,7 @@ def _taken(world: Snapshot) -> dict[WorkerName, JobId]:
 def _may_change(job: JobView, target: tuple[WorkerName, ...]) -> bool:
     """Whether a target may call for a command: the job is denoised, or could start."""
     if job.state is _DENOISING:
-        return not job.cancel_requested
+        return not (job.cancel_requested or job.paused)
     return (
         bool(target)
         and not job.group

@@ -13,6 +13,7 @@ from ddit_batch.cli import main
 from ddit_batch.cli.moment import Moment
 from ddit_batch.cost_model import CostModel
 from ddit_batch.db.submission import job_id, submit
+from ddit_batch.db.wishes import pause
 from ddit_batch.decision_record import record_of
 from ddit_batch.job import JobId, Phase
 from ddit_batch.policy import make_policy
@@ -208,3 +209,24 @@ def test_time_of_day_is_of_today_and_nonsense_is_refused() -> None:
     done = ddit_explain("b0-000001", "--at", "yesterday")
     assert done.exit_code == 2
     assert "write 2026-07-01T12:00, 12:00:30 (today), or 5min (ago)" in done.stderr
+
+
+def test_paused_job_is_explained_by_the_pause(cluster: Cluster, engine: Engine) -> None:
+    """Not by the last decision that saw it, which was before."""
+    first, second, _ = cluster.jobs
+    cluster.decide()
+    cluster.encode(first)
+    claim = cluster.driver.claim(first, Phase.DIT)
+    pause(engine, [first.partition("-")[0]])
+    cluster.decide()
+
+    runs, waits = ddit_explain(first).stdout, ddit_explain(second).stdout
+    cluster.driver.claims.give_back(claim, reason="released at a step boundary")
+    back = ddit_explain(first).stdout
+
+    assert "dit-0@host gives the job back at its next step boundary" in runs
+    for said in (runs, waits, back):
+        assert "Its batch is paused; " in said
+        assert "`ddit resume " in said
+        assert "As decided" not in said
+    assert "At step 0 of 4 its batch was paused." in back

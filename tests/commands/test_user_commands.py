@@ -65,6 +65,23 @@ def test_cancel_ends_what_waits_and_leaves_what_has_ended(batch: BatchId, engine
     assert counts == {JobState.SUCCEEDED: 1, JobState.FAILED: 1, JobState.CANCELLED: 1}
 
 
+def test_batch_is_paused_and_resumed(batch: BatchId, engine: Engine) -> None:
+    """`ddit status` says so in between; neither twice is an error."""
+    said = [ddit("pause", batch), ddit("pause", batch)]
+    paused, as_json = ddit("status", batch).stdout, json.loads(ddit("status", "--json").stdout)
+    job = json.loads(ddit("status", f"{batch}-000003", "--json").stdout)
+    said += [ddit("resume", batch), ddit("resume", batch)]
+
+    assert [done.exit_code for done in said] == [0, 0, 0, 0]
+    words = ["1 jobs paused\n", "0 jobs paused\n", "1 jobs go on\n", "0 jobs go on\n"]
+    assert [done.stderr for done in said] == words
+    assert paused.splitlines()[-1].split()[-1] == "paused"
+    assert as_json["paused_at"] is not None
+    assert job["waiting_for"] == "batch_paused"
+    assert one_batch(engine, batch).paused_at is None
+    assert "paused" not in ddit("status", batch).stdout
+
+
 def test_retry_takes_up_what_failed_and_nothing_else(batch: BatchId, engine: Engine) -> None:
     """The failed job waits again; the succeeded one stays."""
     done = ddit("retry", batch)
@@ -73,7 +90,9 @@ def test_retry_takes_up_what_failed_and_nothing_else(batch: BatchId, engine: Eng
     assert one_batch(engine, batch).jobs == {JobState.SUCCEEDED: 1, JobState.QUEUED: 2}
 
 
-@pytest.mark.parametrize("command", ["results", "cancel", "retry", "status", "watch"])
+@pytest.mark.parametrize(
+    "command", ["results", "cancel", "retry", "pause", "resume", "status", "watch"]
+)
 def test_unknown_id_is_named_with_the_way_to_the_known_ones(batch: BatchId, command: str) -> None:
     """Exit 1, one sentence, no traceback."""
     del batch

@@ -129,6 +129,88 @@ def test_cancel_and_claims_at_once_leave_no_job_between(engine: Engine) -> None:
     assert states(engine).get(JobState.ENCODING, 0) == len(held)
 
 
+def stopping(engine: Engine, job: JobId) -> tuple[float, float]:
+    """How long the job took to stop, by its last event and by the view."""
+    query = text(
+        "SELECT (detail ->> 'stopping_s')::float8, stopped_after_s FROM job_events "
+        "JOIN job_status USING (job_id) WHERE job_id = :id ORDER BY id DESC LIMIT 1"
+    )
+    with engine.connect() as connection:
+        by_event, by_view = connection.execute(query, {"id": job}).one()
+    return by_event, by_view
+
+
+@pytest.mark.parametrize("by_batch", [False, True])
+@pytest.mark.parametrize("phase", list(Phase))
+def test_time_to_stop_of_a_held_job_is_on_record(
+    engine: Engine,
+    phase: Phase,
+    by_batch: bool,  # noqa: FBT001
+) -> None:
+    """From the first time that it was asked for until its worker had stopped."""
+    claim = rows.holding(engine, phase)
+    asked = batch_of(claim.job_id) if by_batch else claim.job_id
+    cancel(engine, [asked])
+    time.sleep(0.2)
+    cancel(engine, [asked])
+    assert ClaimStore(engine).is_cancel_requested(claim)
+    time.sleep(0.1)
+
+    ClaimStore(engine).cancelled(claim)
+
+    by_event, by_view = stopping(engine, claim.job_id)
+    assert by_event == by_view
+    assert 0.3 <= by_event < 2.0
+    assert rows.row(engine, claim.job_id)["finished_at"] is not None
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_time_to_stop_of_a_waiting_job_is_on_record(engine: Engine, phase: Phase) -> None:
+    """None worth mentioning, if its message is not out; else until the scheduler has ended it."""
+    free, sent = rows.waiting_for(engine, phase), rows.waiting_for(engine, phase)
+    rows.withdrawn(engine, free)
+    cancel(engine, [free, sent])
+    time.sleep(0.2)
+    rows.leading(engine).cancel(rows.view(engine, sent))
+
+    assert 0 <= stopping(engine, free)[0] == stopping(engine, free)[1] < 0.2
+    assert 0.2 <= stopping(engine, sent)[0] == stopping(engine, sent)[1] < 2.0
+
+
+def test_claim_that_is_lost_is_not_asked_to_stop(engine: Engine) -> None:
+    """Whoever has the job now is."""
+    claim = rows.holding(engine, Phase.VAE)
+    assert not ClaimStore(engine).is_cancel_requested(claim)
+    cancel(engine, [claim.job_id])
+    ClaimStore(engine).give_back(claim, reason="test")
+
+    assert not ClaimStore(engine).is_cancel_requested(claim)
+
+
+def test_cancels_and_ends_at_once_leave_each_job_with_one_end(engine: Engine) -> None:
+    """Whoever is first: the job succeeded, or it was cancelled; never both, never neither."""
+    claims = [rows.holding(engine, Phase.VAE) for _ in range(12)]
+    store = ClaimStore(engine)
+
+    def end(claim: Claim) -> None:
+        if store.is_cancel_requested(claim):
+            store.cancelled(claim)
+        else:
+            rows.finished(engine, claim)
+
+    with ThreadPoolExecutor(4) as pool:
+        cancelling = [pool.submit(cancel, engine, [claim.job_id]) for claim in claims]
+        ended = [pool.submit(end, claim) for claim in claims]
+        for done in (*cancelling, *ended):
+            done.result()
+
+    for claim in claims:
+        finals = [move for move in rows.history(engine, claim.job_id) if move[2] in FINAL_STATES]
+        assert len(finals) == 1
+        assert rows.row(engine, claim.job_id)["state"] == finals[0][2]
+    assert sum(states(engine).values()) == 12
+
+
 def test_ten_thousand_jobs_are_cancelled_in_seconds(shared_engine: Engine) -> None:
     """Also in a session whose plans were made when there were few jobs."""
     for _ in range(2):

@@ -181,6 +181,9 @@ class Cluster:
             surplus = [n for n in self._spares if n.startswith(phase) and _number(n) >= most]
             for name in surplus:
                 self._spares.pop(name).stop()
+        for phase in Phase:
+            if f"{phase}-0" not in self.state.services:  # it was asked to leave, for good
+                self.add_spare(phase, 0)
         for phase, count in exactly.items():
             for number in range(1, count):
                 self.add_spare(phase, number)

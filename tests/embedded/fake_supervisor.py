@@ -1,7 +1,8 @@
 """The real supervisor, with a migration and children that only say that they were there.
 
 The variables of the plan steer it: ``CRASHING`` and ``STUBBORN`` name a child that ends at once
-and one that ignores SIGTERM, ``BAD_MIGRATION`` makes the migration fail.
+and one that ignores SIGTERM, ``BAD_MIGRATION`` makes the migration fail. A child ends as one that
+was asked to leave once there is a file ``drain-<name>`` in the home.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ CHILD = """
 echo "$0 started"
 [ "$CRASHING" = "$0" ] && exit 7
 if [ "$STUBBORN" = "$0" ]; then trap '' TERM; else trap 'echo $0 >> "$1/stopped"; exit' TERM; fi
-while :; do sleep 0.05; done
+while :; do
+    [ -e "$1/drain-$0" ] && exit 20
+    sleep 0.05
+done
 """
 
 

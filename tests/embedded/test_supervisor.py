@@ -135,6 +135,22 @@ def test_child_that_keeps_crashing_is_restarted_ever_more_slowly(home: Home, sta
     stop_cluster(home)
 
 
+def test_child_that_was_asked_to_leave_is_not_started_again(
+    home: Home, start: Start, eventually: Eventually
+) -> None:
+    """It is no part of the cluster any more; the others stay, and are started again as ever."""
+    before = start(PLAN)
+    (home.path / "drain-dit-0").touch()
+    eventually(lambda: "dit-0" not in state_of(home).services)
+
+    os.kill(before.services["vae-0"], signal.SIGKILL)
+    eventually(lambda: state_of(home).restarts == {"vae-0": 1})
+
+    assert sorted(state_of(home).services) == sorted(set(NAMES) - {"dit-0"})
+    assert home.log("dit-0").read_text() == "dit-0 started\n"
+    assert stop_cluster(home)
+
+
 def test_killed_supervisor_leaves_nothing_running_and_the_next_can_start(
     home: Home, start: Start, descendants: Descendants, eventually: Eventually
 ) -> None:

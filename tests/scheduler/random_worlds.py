@@ -9,7 +9,7 @@ from worlds import a_held_job, a_job, a_sent_job, a_worker, a_world
 
 from ddit_batch.job import HELD_STATES, LIVE_STATES, PHASE_OF, JobState, Phase
 from ddit_batch.scheduler.core import Limits
-from ddit_batch.snapshot import JobView, Snapshot, WorkerView
+from ddit_batch.snapshot import JobView, Snapshot, Whereabouts, WorkerView
 
 MODELS = ("small", "large")
 GONE = 1000
@@ -65,8 +65,10 @@ def _job(draw: st.DrawFn, number: int, free: dict[Phase, list[WorkerView]]) -> J
         job = a_sent_job(number, state, *group, missing=draw(flags))
     else:
         job = a_job(number, state)
+    under_way = job.state in HELD_STATES or job.message is not Whereabouts.NONE
     return replace(
         job,
+        paused=under_way and draw(flags),
         model=draw(st.sampled_from(MODELS)),
         priority=draw(st.sampled_from([0, 0, 1])),
         worker_losses=draw(st.integers(0, 2)),

@@ -10,6 +10,7 @@ from redis import Redis
 
 from ddit_batch.dispatch import VISIBILITY_TIMEOUT_S, Dispatcher
 from ddit_batch.job import JobId
+from ddit_batch.protocol import PROTOCOL
 
 JOB = JobId("b0-000004")
 QUEUE = "dit.dit-0@host"
@@ -62,7 +63,7 @@ def test_dit_message_carries_the_vae_task_behind_it(dispatcher: Dispatcher, redi
     assert message.headers["id"] == "b0-000004.dit.a2"
     (link,) = message.chain
     assert link["task"] == "ddit.vae"
-    assert link["kwargs"] == {"job_id": JOB, "attempt": 5}
+    assert link["kwargs"] == {"job_id": JOB, "attempt": 5, "protocol": PROTOCOL}
     assert link["options"]["task_id"] == "b0-000004.vae.a5"
     assert link["options"]["queue"] == "vae"
     assert link["immutable"]
@@ -112,7 +113,7 @@ def test_message_names_a_job_and_an_attempt_and_nothing_else(
     for message in (m for queue in ("encode", QUEUE, "vae") for m in messages(redis, queue)):
         assert message.content_type == "application/json"
         assert message.args == []
-        assert message.kwargs == {"job_id": JOB, "attempt": 1}
+        assert message.kwargs == {"job_id": JOB, "attempt": 1, "protocol": PROTOCOL}
         assert message.headers["kwargsrepr"] == "job=b0-000004 attempt=1"
 
 

@@ -173,7 +173,7 @@ def test_no_worker_idles_beside_a_job_that_it_could_take(world: Snapshot, bounds
 
     if after.waiting_to_decode < bounds.decode_backlog:
         for job in after.jobs:
-            if job.state is S.ENCODED and not job.group:
+            if job.state is S.ENCODED and not job.group and not job.paused:
                 assert busy.issuperset(w.name for w in able(world, Phase.DIT, job.model))
 
 
@@ -286,10 +286,10 @@ def test_decision_that_was_cut_short_is_completed_by_the_next(
 
 @often
 @given(worlds(), policies, limits)
-def test_withdrawn_messages_are_those_whose_addressee_is_gone(
+def test_withdrawn_messages_are_those_that_nobody_may_take(
     world: Snapshot, policy: Static, bounds: Limits
 ) -> None:
-    """A message that its addressee may still take is left where it is."""
+    """Of a paused batch, or to who is gone; what its addressee may take is left where it is."""
     commands = decide(world, policy, bounds)
     withdrawn = {c.job.job_id for c in commands if isinstance(c, Withdraw)}
 
@@ -299,5 +299,5 @@ def test_withdrawn_messages_are_those_whose_addressee_is_gone(
         for job in world.jobs
         if job.message is not Whereabouts.NONE
         and not job.cancel_requested
-        and not takers.issuperset(job.group)
+        and (job.paused or not takers.issuperset(job.group))
     }

@@ -15,6 +15,8 @@ from worlds import (
 )
 
 from ddit_batch.job import HELD_STATES, PHASE_OF, WAITING_STATE, JobState, Phase
+from ddit_batch.policy import make_policy
+from ddit_batch.policy.base import Policy
 from ddit_batch.policy.static import Static
 from ddit_batch.scheduler.core import (
     Cancel,
@@ -32,6 +34,7 @@ from ddit_batch.snapshot import Instruction, JobView, Snapshot, WorkerView, orde
 
 S = JobState
 POLICY = Static(costs=COSTS, dop=1)
+POLICIES = tuple(make_policy(spec, COSTS) for spec in ("static", "ddit", "dp", "elastic"))
 
 
 def commands_in(world: Snapshot) -> tuple[Command, ...]:
@@ -296,3 +299,73 @@ def test_cancelled_job_is_told_that_and_nothing_else() -> None:
 
     for policy in (Plan(), Plan(job1=(first, second))):
         assert decide(world, policy, LIMITS) == (Tell(job, Instruction.CANCEL, (first.name,)),)
+
+
+# paused batches
+
+
+@pytest.mark.parametrize("state", [S.QUEUED, S.ENCODED, S.DENOISED])
+def test_message_of_a_paused_batch_is_made_void_and_nothing_is_sent_instead(
+    state: JobState,
+) -> None:
+    """Missing or not; the worker it was for is another's in the same decision."""
+    worker = a_worker(0)
+    group = (worker.name,) if state is S.ENCODED else ()
+    job = a_sent_job(1, state, *group, missing=True, paused=True)
+    other = a_job(2, S.ENCODED)
+
+    withdraw, send = commands_in(a_world(worker, *shared_workers(), job, other))
+
+    assert withdraw == Withdraw(job)
+    assert isinstance(send, Send)
+    assert (send.job, send.group) == (other, (worker.name,))
+
+
+def test_running_job_of_a_paused_batch_is_told_to_come_back_and_nothing_else() -> None:
+    """Again and again, whatever was pending; its workers are nobody's before it has come."""
+    leader, follower = a_worker(0), a_worker(1)
+    for pending in (None, (), (leader.name, follower.name)):
+        job = a_held_job(1, S.DENOISING, leader, paused=True, pending=pending)
+        waiting = [a_job(2, S.ENCODED), a_job(3, S.ENCODED)]
+        world = a_world(leader, follower, *shared_workers(), job, *waiting)
+
+        told, *others = commands_in(world)
+
+        assert told == Tell(job, Instruction.RELEASE)
+        assert all(isinstance(command, Send) for command in others)
+        assert leader.name not in {name for send in others for name in send.group}
+
+
+@pytest.mark.parametrize("state", [S.ENCODING, S.DECODING])
+def test_phases_without_steps_of_a_paused_batch_end_by_themselves(state: JobState) -> None:
+    """Nobody could take the job back from them in the middle."""
+    encoder, decoder = shared_workers()
+    holder = encoder if state is S.ENCODING else decoder
+    job = a_held_job(1, state, holder, paused=True)
+
+    assert commands_in(a_world(encoder, decoder, a_worker(0), job)) == ()
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+def test_no_policy_keeps_a_paused_job(policy: Policy) -> None:
+    """They do not know of pauses; the core does."""
+    workers = [a_worker(number) for number in range(4)]
+    jobs = [a_held_job(1, S.DENOISING, workers[0], paused=True), a_job(2, S.ENCODED)]
+
+    commands = decide(a_world(*workers, *shared_workers(), *jobs), policy, LIMITS)
+
+    told, *sends = commands
+    assert told == Tell(jobs[0], Instruction.RELEASE)
+    assert [type(send) for send in sends] == [Send]
+    assert sends[0].job == jobs[1]
+
+
+def test_cancel_of_a_paused_job_goes_before_its_pause() -> None:
+    """Whoever holds it is told to stop, not to give back; what nobody holds ends."""
+    worker = a_worker(0)
+    held = a_held_job(1, S.DENOISING, worker, paused=True, cancel_requested=True)
+    free = a_job(2, S.ENCODED, paused=True, cancel_requested=True)
+
+    commands = commands_in(a_world(worker, *shared_workers(), held, free))
+
+    assert commands == (Cancel(free), Tell(held, Instruction.CANCEL, held.group))

@@ -9,9 +9,10 @@ from celery import Celery
 from kombu.simple import SimpleQueue
 from redis import Redis, RedisError
 
-from ddit_batch.control import MAILBOX_TTL_S, Letter, LiveControl, redis_url
+from ddit_batch.control import MAILBOX_TTL_S, Call, Letter, LiveControl, redis_url
 from ddit_batch.dispatch import Dispatcher
-from ddit_batch.job import JobId, WorkerName
+from ddit_batch.job import Incarnation, JobId, WorkerName
+from ddit_batch.protocol import PROTOCOL
 from ddit_batch.snapshot import Instruction, Progress
 
 JOB, OTHER = JobId("b0-000001"), JobId("b0-000002")
@@ -180,3 +181,28 @@ def test_celery_and_live_control_meet_in_the_database_that_the_url_names(
 
     assert LiveControl(broker).waiting_task_ids({"encode"}) == {f"{JOB}.encode.a1"}
     assert f"{JOB}.encode.a1" not in LiveControl(broker_url).waiting_task_ids({"encode"})
+
+
+@pytest.mark.parametrize("protocol", [PROTOCOL + 1, None])
+def test_letters_and_calls_of_another_protocol_are_left_alone(
+    control: LiveControl, redis: Redis, protocol: int | None
+) -> None:
+    """They might mean something else, whatever fields they have."""
+    call = Call(job_id=JOB, attempt=1, epoch=4, model="m", members=())
+    control.write_letter(JOB, a_letter())
+    control.call(Incarnation(7), call)
+    mailbox, calls = f"ddit:mailbox:{JOB}", "ddit:calls:7"
+
+    def in_protocol(text: object) -> str:
+        fields = {**json.loads(str(text)), "protocol": protocol, "new": 1}
+        return json.dumps({name: value for name, value in fields.items() if value is not None})
+
+    redis.set(mailbox, in_protocol(redis.get(mailbox)))
+    redis.lset(calls, 0, in_protocol(redis.lindex(calls, 0)))
+
+    assert control.read_letter(JOB) is None
+    assert control.next_call(Incarnation(7), 0.01) is None
+    control.write_letter(JOB, a_letter())
+    control.call(Incarnation(7), call)
+    assert control.read_letter(JOB) == a_letter()
+    assert control.next_call(Incarnation(7), 0.01) == call

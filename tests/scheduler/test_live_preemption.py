@@ -1,4 +1,4 @@
-"""A policy that leaves a running job out takes its workers, live; the job goes on later."""
+"""A running job that is left out, or paused, gives its workers back, live; it goes on later."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from ddit_batch.control import Letter, LiveControl
 from ddit_batch.db.claims import Claim, ClaimStore
+from ddit_batch.db.wishes import pause, resume
 from ddit_batch.job import JobId, JobState, Phase
 from ddit_batch.scheduler.live import LiveDriver
 from ddit_batch.snapshot import Instruction, Progress
@@ -107,3 +108,77 @@ def test_letter_of_an_earlier_attempt_is_not_pending(
     driver.round()
 
     assert control.read_letter(job) == old
+
+
+def test_paused_job_gives_way_to_others_and_goes_on_from_its_step(
+    engine: Engine, make_driver: MakeDriver, control: LiveControl, worker: int
+) -> None:
+    """Told like a preempted one; then not sent for as long as the pause lasts."""
+    driver, claims = make_driver(), ClaimStore(engine)
+    job = encoded(engine, steps=LONG)
+    batch = job.partition("-")[0]
+    driver.round()
+    claim = runs(engine, job, worker)
+
+    pause(engine, [batch])
+    driver.round()
+    assert told(control, claim) is Instruction.RELEASE
+    claims.give_back(claim, reason="released", checkpoint=("checkpoint", 8))
+    other = encoded(engine, steps=SHORT)
+    for _ in range(3):
+        driver.round()
+
+    assert rows.view(engine, other).group == (rows.LEADER,)
+    assert rows.row(engine, job)["dispatched_at"] is None
+    rows.finished(engine, runs(engine, other, worker))
+    driver.round()
+    assert rows.row(engine, job)["dispatched_at"] is None
+    resume(engine, [batch])
+    driver.round()
+    again = runs(engine, job, worker)
+    assert (again.attempt, again.checkpoint_key) == (2, "checkpoint")
+
+
+def test_pause_that_ends_before_the_next_boundary_leaves_nothing_behind(
+    engine: Engine, make_driver: MakeDriver, worker: int
+) -> None:
+    """What its leader was told stands; once it has come back it is sent again."""
+    driver = make_driver()
+    job = encoded(engine, steps=LONG)
+    batch = job.partition("-")[0]
+    driver.round()
+    claim = runs(engine, job, worker)
+    pause(engine, [batch])
+    driver.round()
+    resume(engine, [batch])
+    driver.round()
+
+    ClaimStore(engine).give_back(claim, reason="released", checkpoint=("checkpoint", 3))
+    driver.round()
+
+    assert runs(engine, job, worker).checkpoint_key == "checkpoint"
+    driver.round()
+    assert rows.view(engine, job).pending is None
+
+
+def test_vae_message_behind_the_dit_of_a_paused_job_is_made_void(
+    engine: Engine, make_driver: MakeDriver, worker: int
+) -> None:
+    """A job that came to its last step decodes after the pause, by a message of its own."""
+    driver = make_driver()
+    job = encoded(engine, steps=SHORT)
+    batch = job.partition("-")[0]
+    driver.round()
+    claim = runs(engine, job, worker)
+    pause(engine, [batch])
+
+    rows.finished(engine, claim)
+    driver.round()
+
+    assert rows.row(engine, job)["state"] == JobState.DENOISED
+    assert rows.attempts(engine, job)[-1] == (Phase.VAE, 1, "superseded")
+    driver.round()
+    assert rows.row(engine, job)["dispatched_at"] is None
+    resume(engine, [batch])
+    driver.round()
+    assert rows.view(engine, job).attempt == 2

@@ -4,11 +4,13 @@ from contextlib import nullcontext
 from datetime import datetime
 
 import pytest
-from farm import STEPS, Farm, request, scheduler_running
+from farm import STEPS, Farm, Row, request, scheduler_running
 from sqlalchemy import Engine
 
 from ddit_batch.db.plans import PlanStore
-from ddit_batch.job import FINAL_STATES, JobState, Phase, WorkerName
+from ddit_batch.db.status import batches
+from ddit_batch.db.wishes import pause, resume
+from ddit_batch.job import FINAL_STATES, BatchId, JobState, Phase, WorkerName
 from ddit_batch.lifecycle import Trigger
 
 
@@ -300,3 +302,39 @@ def test_batch_shows_what_its_user_wished(farm: Farm) -> None:
     (found,) = farm.rows(query)
     assert found["share"] == 2.0
     assert isinstance(found["deadline"], datetime)
+
+
+def test_paused_batch_says_so_and_has_no_estimate(engine: Engine) -> None:
+    """Neither the scheduler's nor the pace's; its jobs have none, and are ahead of nobody."""
+    farm = Farm(engine)
+    workers = farm.workers()
+    first, second = farm.submit(request(1), request(2))
+    (other,) = farm.submit()
+    claim = farm.claim(first, workers[Phase.ENCODE])
+    farm.finish(claim)
+    claim = farm.claim(first, workers[Phase.DIT])
+    farm.progress(claim, step=4, step_s=0.5)
+    batch = first.partition("-")[0]
+    farm.store.record_ends({batch: 60.0, other.partition("-")[0]: 90.0})
+
+    with scheduler_running(engine):
+        pause(engine, [batch])
+        paused, status = summary(farm, batch), [farm.status(job) for job in (first, second)]
+        ahead = farm.status(other)["jobs_ahead"]
+        (listed,) = batches(engine, BatchId(batch))
+        resume(engine, [batch])
+        resumed = summary(farm, batch)
+
+    assert paused["paused_at"] is not None
+    assert (paused["eta_s"], listed.eta_s) == (None, None)
+    assert listed.paused_at == paused["paused_at"]
+    assert [row["eta_s"] for row in status] == [None, None]
+    assert ahead == 0
+    assert resumed["paused_at"] is None
+    assert resumed["eta_s"] == pytest.approx(60, abs=5)
+
+
+def summary(farm: Farm, batch: str) -> Row:
+    """The batch's row in ``batch_progress``."""
+    (row,) = farm.rows(f"SELECT * FROM batch_progress WHERE batch_id = '{batch}'")
+    return row

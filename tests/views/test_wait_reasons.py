@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from ddit_batch.db.leases import LeaseStore
 from ddit_batch.db.query import describe_views
+from ddit_batch.db.wishes import pause
 from ddit_batch.job import JobId, JobState, Phase
 from ddit_batch.scheduler.core import Cancel, Send, Tell
 
@@ -150,6 +151,29 @@ def cancelled_while_it_runs(farm: Farm) -> JobId:
     return job
 
 
+def paused_while_it_waits(farm: Farm) -> JobId:
+    farm.workers()
+    (job,) = farm.submit()
+    pause(farm.engine, [job.partition("-")[0]])
+    return job
+
+
+def paused_while_it_is_sent(farm: Farm) -> JobId:
+    farm.workers()
+    (job,) = farm.submit()
+    farm.send(job)
+    pause(farm.engine, [job.partition("-")[0]])
+    return job
+
+
+def paused_while_it_runs(farm: Farm) -> JobId:
+    workers = farm.workers()
+    (job,) = farm.submit()
+    farm.bring(job, JobState.DENOISING, workers)
+    pause(farm.engine, [job.partition("-")[0]])
+    return job
+
+
 def worker_fell_silent(farm: Farm) -> JobId:
     workers = farm.workers()
     (job,) = farm.submit()
@@ -263,6 +287,17 @@ SCENES: dict[str, list[tuple[Scene, str]]] = {
             ),
         ),
         (worker_is_lost, r"dit-0@gpu-a is lost; the scheduler takes the job back\."),
+    ],
+    "batch_paused": [
+        (paused_while_it_waits, r"Its batch is paused; `ddit resume b\w+` has it go on\."),
+        (paused_while_it_is_sent, r"Its batch is paused; `ddit resume b\w+` has it go on\."),
+        (
+            paused_while_it_runs,
+            (
+                r"Its batch is paused; dit-0@gpu-a gives the job back at its next step boundary; "
+                r"`ddit resume b\w+` has it go on\."
+            ),
+        ),
     ],
     "no_scheduler": [
         (
