@@ -8,6 +8,7 @@ failed. Flower shows either.
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ from ddit_batch.errors import (
     StateConflict,
 )
 from ddit_batch.job import JobId, Phase
+from ddit_batch.phases.device import fitting, free_memory
 from workers.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -83,7 +85,8 @@ def _see_to_its_end(runtime: _Runtime, claim: Claim, work: Work[_Runtime]) -> No
         "incarnation": claim.incarnation,
     }
     try:
-        work(runtime, claim)
+        with fitting(f"the {claim.phase} phase of a video of {claim.request.shape}"):
+            work(runtime, claim)
     except StoppedOnPurpose as exc:
         logger.info("stopped: %s", exc, extra={"action": "stopped", **ids})
         tell_flower(exc)
@@ -95,6 +98,9 @@ def _see_to_its_end(runtime: _Runtime, claim: Claim, work: Work[_Runtime]) -> No
     except Exception as exc:
         logger.exception("attempt failed", extra={"action": "attempt_failed", **ids})
         _record_failure(runtime, claim, exc)
+        if isinstance(exc, OutOfMemory):
+            traceback.clear_frames(exc.__traceback__)  # of the attempt, which has ended
+            free_memory()
         raise
     logger.info("finished", extra={"action": "finished", **ids})
 

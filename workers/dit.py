@@ -78,7 +78,8 @@ def _denoise(
     """Denoise, and go on from the last completed step whenever the group breaks.
 
     What breaks a group need not be a lost member: any error of a step in a group counts. If it was
-    the job's own fault, it comes again when the leader takes that step alone.
+    the job's own fault, it comes again when the leader takes that step alone. Only a follower whose
+    memory is full says so, and ends the attempt.
     """
     while True:
         try:
