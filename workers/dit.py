@@ -56,7 +56,7 @@ def denoise_job(runtime: DitRuntime, claim: Claim) -> None:
         closing(CheckpointWriter(checkpoints.write)) as writer,
         leading(runtime.former, claim, denoiser, accounts) as crew,
     ):
-        state = _begin(runtime, claim, denoiser)
+        state = _begin(runtime, claim, denoiser, checkpoints)
         crew.gather()
         boundary = StepBoundary(runtime, claim, checkpoints, writer, crew)
         state, verdict = _denoise(denoiser, state, boundary, crew)
@@ -90,25 +90,19 @@ def _denoise(
             crew.fall_back(state)
 
 
-def _begin(runtime: DitRuntime, claim: Claim, denoiser: Denoiser) -> DenoisingState:
+def _begin(
+    runtime: DitRuntime, claim: Claim, denoiser: Denoiser, checkpoints: JobCheckpoints
+) -> DenoisingState:
     """The state to go on from. An unreadable checkpoint costs its steps, not the job."""
     assert claim.embeddings_key is not None, "a job that is denoising has embeddings"
     embeddings = _embeddings(runtime, claim.embeddings_key)
-    if claim.checkpoint_key is not None:
+    key = claim.checkpoint_key
+    while key is not None:
         try:
-            data = runtime.store.get(claim.checkpoint_key)
+            data = runtime.store.get(key)
             return denoiser.resume(claim.request, embeddings, checkpoint.from_bytes(data))
         except ArtifactError as exc:
-            logger.warning(
-                "starts over: %s",
-                exc,
-                extra={"action": "checkpoint_lost", "job_id": claim.job_id},
-            )
-            persist(
-                lambda: runtime.claims.forget_checkpoint(claim),
-                give_up_s=OUTAGE_S,
-                what="forget a checkpoint",
-            )
+            key = checkpoints.lost(key, exc)
     return denoiser.start(claim.request, embeddings)
 
 

@@ -22,6 +22,7 @@ _BEGAN = {
     "resume": "it went on from its checkpoint",
     "grow": "it was given more workers",
     "shrink": "workers were taken from it",
+    "older_checkpoint": "its newest checkpoint was lost, so it went on from the one before",
     "checkpoint_lost": "its checkpoint was lost, so it began again",
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, func, select, text, update
+from sqlalchemy import Connection, Engine, case, func, select, text, update
 
 from ddit_batch.db.models import Attempt, Batch, Job, Segment, Worker
 from ddit_batch.db.moves import Belief, as_believed, move, open_attempt, wake_scheduler
@@ -40,6 +40,8 @@ class Claim:
     request: Request
     embeddings_key: str | None
     checkpoint_key: str | None
+    older_checkpoint_key: str | None
+    """The checkpoint before, to go back to if the newest cannot be read."""
     latents_key: str | None
     failures: int
     out_url: str | None
@@ -54,6 +56,14 @@ class Claim:
             attempt=self.attempt,
             holder=self.incarnation,
         )
+
+
+_CHECKPOINTS = (
+    "checkpoint_key",
+    "checkpoint_step",
+    "older_checkpoint_key",
+    "older_checkpoint_step",
+)
 
 
 class ClaimStore:
@@ -122,7 +132,7 @@ class ClaimStore:
         changes: dict[str, Any] = {"dop": 0}
         if checkpoint is not None:
             key, step = checkpoint
-            changes |= {"checkpoint_key": key, "checkpoint_step": step, "step": step}
+            changes |= {**_newest_checkpoint(key, step), "step": step}
         with self._engine.begin() as connection:
             move(
                 connection,
@@ -134,35 +144,52 @@ class ClaimStore:
             )
 
     def save_checkpoint(self, claim: Claim, *, key: str, step: int) -> bool:
-        """Name *key* as the job's newest checkpoint. False: the claim is lost."""
+        """Name *key* as the job's newest checkpoint; the one before stays named as the older one.
+
+        False: the claim is lost.
+        """
         with self._engine.begin() as connection:
             connection.execute(text("SET LOCAL synchronous_commit = off"))
             saved = connection.execute(
-                update(Job)
-                .where(*as_believed(claim.belief))
-                .values(checkpoint_key=key, checkpoint_step=step)
+                update(Job).where(*as_believed(claim.belief)).values(_newest_checkpoint(key, step))
             )
         return saved.rowcount == 1
 
-    def forget_checkpoint(self, claim: Claim) -> None:
-        """The job's checkpoint cannot be read: this attempt starts over from step 0.
+    def forget_checkpoint(self, claim: Claim, *, key: str) -> str | None:
+        """The job's newest checkpoint, *key*, cannot be read: this attempt goes back to the older.
+
+        Returns the key of that one; None: there is none, and the attempt starts over from step 0.
 
         Raises:
             StateConflict: The claim is lost.
         """
+        older = {
+            "checkpoint_key": Job.older_checkpoint_key,
+            "checkpoint_step": Job.older_checkpoint_step,
+            "older_checkpoint_key": None,
+            "older_checkpoint_step": None,
+            "step": func.coalesce(Job.older_checkpoint_step, 0),
+        }
         with self._engine.begin() as connection:
-            forgotten = connection.execute(
+            connection.execute(  # not twice, if the answer to the first time was lost
                 update(Job)
-                .where(*as_believed(claim.belief))
-                .values(checkpoint_key=None, checkpoint_step=None, step=0)
+                .where(*as_believed(claim.belief), Job.checkpoint_key == key)
+                .values(older)
             )
-            if forgotten.rowcount != 1:
+            left = connection.execute(
+                select(Job.checkpoint_key, Job.checkpoint_step).where(*as_believed(claim.belief))
+            ).one_or_none()
+            if left is None:
                 raise StateConflict(f"job {claim.job_id} was taken from {claim.incarnation}")
             connection.execute(
                 update(Segment)
                 .where(Segment.job_id == claim.job_id, Segment.ended_at.is_(None))
-                .values(from_step=0, reason="checkpoint_lost")
+                .values(
+                    from_step=left.checkpoint_step or 0,
+                    reason="older_checkpoint" if left.checkpoint_key else "checkpoint_lost",
+                )
             )
+        return None if left.checkpoint_key is None else str(left.checkpoint_key)
 
     def change_group(
         self,
@@ -257,10 +284,22 @@ class ClaimStore:
                     "failure_message": message,
                     "dop": 0,
                     "step": 0,
-                    "checkpoint_key": None,
-                    "checkpoint_step": None,
+                    **dict.fromkeys(_CHECKPOINTS),
                 },
             )
+
+
+def _newest_checkpoint(key: str, step: int) -> dict[str, Any]:
+    """What the row becomes when *key* is written; said again, it is as it was."""
+    is_new = Job.checkpoint_key.is_distinct_from(key)
+    return {
+        "checkpoint_key": key,
+        "checkpoint_step": step,
+        "older_checkpoint_key": case((is_new, Job.checkpoint_key), else_=Job.older_checkpoint_key),
+        "older_checkpoint_step": case(
+            (is_new, Job.checkpoint_step), else_=Job.older_checkpoint_step
+        ),
+    }
 
 
 def _finish(connection: Connection, claim: Claim, changes: dict[str, Any]) -> bool:
@@ -307,6 +346,7 @@ def _read_claim(
             Job.request,
             Job.embeddings_key,
             Job.checkpoint_key,
+            Job.older_checkpoint_key,
             Job.latents_key,
             Job.failures,
             Batch.out_url,
@@ -322,6 +362,7 @@ def _read_claim(
         request=Request.from_json(row.request),
         embeddings_key=row.embeddings_key,
         checkpoint_key=row.checkpoint_key,
+        older_checkpoint_key=row.older_checkpoint_key,
         latents_key=row.latents_key,
         failures=row.failures,
         out_url=row.out_url,

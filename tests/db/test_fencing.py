@@ -19,7 +19,7 @@ WRITES: dict[str, Write] = {
     "give_back_at_a_checkpoint": lambda claims, claim: claims.give_back(
         claim, reason="late", checkpoint=("late", 7)
     ),
-    "forget_checkpoint": lambda claims, claim: claims.forget_checkpoint(claim),
+    "forget_checkpoint": lambda claims, claim: claims.forget_checkpoint(claim, key="late"),
     "cancelled": lambda claims, claim: claims.cancelled(claim),
     "fail_for_now": lambda claims, claim: claims.fail(
         claim, code="late", message="late", retryable=True, max_failures=9

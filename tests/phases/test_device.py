@@ -77,9 +77,11 @@ def test_a_gpu_that_is_full_is_named() -> None:
     """By the number that torch gives it, with what it was asked for."""
     said = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 3 has a total capacity of 79.11 GiB"
 
-    with pytest.raises(OutOfMemory, match=r"GPU 3 \(tried to allocate 2\.50 GiB\): use a smaller"):
-        with fitting("it"):
-            raise torch.OutOfMemoryError(said)
+    with (
+        pytest.raises(OutOfMemory, match=r"GPU 3 \(tried to allocate 2\.50 GiB\): use a smaller"),
+        fitting("it"),
+    ):
+        raise torch.OutOfMemoryError(said)
 
 
 def test_other_errors_stay_what_they_are() -> None:
