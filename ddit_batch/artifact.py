@@ -6,7 +6,7 @@ Rule 2: the store knows no job and no state. Keys are made in ``artifact_keys.py
 is in Postgres.
 
 Errors: what is not there is an ``ArtifactError`` (the phase before must run again); anything else
-that the storage says is a ``RetryablePhaseError`` (the disk is full, the network is down: the same
+that the storage says is a ``StorageFailed`` (the disk is full, the network is down: the same
 bytes may be fine later). A writer that is killed can leave a temporary file, whose name holds a
 ``~`` and so is no key.
 """
@@ -27,7 +27,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from ddit_batch.artifact_keys import check_key, is_key
-from ddit_batch.errors import ArtifactError, ConfigError, RetryablePhaseError
+from ddit_batch.errors import ArtifactError, ConfigError, StorageFailed
 
 _CURES = {
     errno.ENOSPC: "free some space, or set DDIT_ARTIFACTS_URL to a larger place",
@@ -74,7 +74,7 @@ class ArtifactStore:
 
         Raises:
             ArtifactError: *key* is not a legal key.
-            RetryablePhaseError: The storage refused.
+            StorageFailed: The storage refused.
         """
         path = self._path(key)
         with _translated("write", self._where(key)):
@@ -85,7 +85,7 @@ class ArtifactStore:
 
         Raises:
             ArtifactError: Nothing is, or *key* is not a legal key.
-            RetryablePhaseError: The storage could not be read.
+            StorageFailed: The storage could not be read.
         """
         path = self._path(key)
         with _translated("read", self._where(key)):
@@ -137,7 +137,7 @@ class ArtifactStore:
         Raises:
             ArtifactError: Nothing is under *key*, or *name* is no file name.
             ConfigError: No installed package knows the folder's protocol.
-            RetryablePhaseError: The storage refused.
+            StorageFailed: The storage refused.
         """
         if name in {"", ".", ".."} or not {"/", "\\", "\0"}.isdisjoint(name):
             raise ArtifactError(f"{name!r} is no file name: see artifact_keys.file_name_for")
@@ -244,4 +244,4 @@ def _translated(action: str, where: str) -> Iterator[None]:
     except OSError as exc:
         reason = exc.strerror or str(exc) or type(exc).__name__
         cure = _CURES.get(exc.errno or 0, _ANY_CURE)
-        raise RetryablePhaseError(f"cannot {action} {where}: {reason}: {cure}") from exc
+        raise StorageFailed(f"cannot {action} {where}: {reason}: {cure}") from exc

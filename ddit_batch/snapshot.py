@@ -23,6 +23,17 @@ class Whereabouts(StrEnum):
     """Sent, unclaimed, and no longer in its queue: the broker or the worker that took it died."""
 
 
+class StoreState(StrEnum):
+    """Whether the artifact store takes what workers write."""
+
+    WELL = "well"
+    """As far as anybody knows."""
+    FAILING = "failing"
+    """No: new work would be lost."""
+    PROBE = "probe"
+    """Not the last time, and that is a while ago: one job may find out."""
+
+
 class Instruction(StrEnum):
     """What a leader finds in its job's mailbox, beside the group that it should have."""
 
@@ -145,6 +156,7 @@ class Snapshot:
     batches: tuple[BatchView, ...] = ()
     """The batches of ``jobs`` that differ from the defaults of ``BatchView``."""
     recent: Recent = Recent()
+    store: StoreState = StoreState.WELL
 
 
 def order_key(job: JobView) -> tuple[int, int]:

@@ -17,16 +17,19 @@ from celery.exceptions import Ignore
 from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import SQLAlchemyError
 
+from ddit_batch.causes import Cause
 from ddit_batch.db.claims import Claim
 from ddit_batch.db.engine import persist
 from ddit_batch.errors import (
     ArtifactError,
     ConfigError,
     DditError,
+    GroupBroken,
     OutOfMemory,
     PhaseError,
     RetryablePhaseError,
     StateConflict,
+    StorageFailed,
 )
 from ddit_batch.job import JobId, Phase
 from ddit_batch.phases.device import fitting, free_memory
@@ -121,15 +124,20 @@ def _record_failure(runtime: Runtime[Any], claim: Claim, exc: Exception) -> None
     """Move the job on as the cause demands; if it is not ours any more, leave it."""
 
     def record() -> None:
+        message = str(exc) or type(exc).__name__
         if isinstance(exc, ArtifactError) and claim.phase is not Phase.ENCODE:
             runtime.claims.handoff_lost(
-                claim, message=str(exc), max_failures=runtime.settings.max_failures
+                claim, message=message, max_failures=runtime.settings.max_failures
+            )
+        elif isinstance(exc, StorageFailed):
+            runtime.claims.storage_failed(
+                claim, message=message, max_store_failures=runtime.settings.max_store_failures
             )
         else:
             runtime.claims.fail(
                 claim,
-                code=_code(exc),
-                message=str(exc) or type(exc).__name__,
+                code=_cause(exc),
+                message=message,
                 retryable=_is_retryable(exc),
                 max_failures=runtime.settings.max_failures,
             )
@@ -149,18 +157,20 @@ def _is_retryable(exc: Exception) -> bool:
     return isinstance(exc, RetryablePhaseError) or not isinstance(exc, (PhaseError, ConfigError))
 
 
-def _code(exc: Exception) -> str:
-    """The word for the cause, in SQL and in error files."""
-    match exc:
-        case OutOfMemory():
-            return "out_of_memory"
-        case ConfigError():
-            return "model_unavailable"
-        case RetryablePhaseError():
-            return "storage_failed"
-        case ArtifactError():
-            return "handoff_lost"
-        case PhaseError():
-            return "phase_failed"
-        case _:
-            return "unexpected_error"
+def _cause(exc: Exception) -> Cause:
+    """The cause of an attempt that *exc* has ended."""
+    for kind, cause in _CAUSES:
+        if isinstance(exc, kind):
+            return cause
+    return Cause.UNEXPECTED_ERROR
+
+
+_CAUSES: tuple[tuple[type[DditError], Cause], ...] = (
+    (OutOfMemory, Cause.OUT_OF_MEMORY),
+    (ConfigError, Cause.MODEL_UNAVAILABLE),
+    (StorageFailed, Cause.STORAGE_FAILED),
+    (ArtifactError, Cause.HANDOFF_LOST),
+    (GroupBroken, Cause.GROUP_BROKEN),
+    (PhaseError, Cause.PHASE_FAILED),
+)
+"""The first that fits; what is in none of these classes we do not know."""

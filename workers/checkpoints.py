@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ddit_batch import artifact_keys
 from ddit_batch.db.claims import Claim
 from ddit_batch.db.engine import persist
-from ddit_batch.errors import ArtifactError, DditError
+from ddit_batch.errors import ArtifactError, DditError, StorageFailed
 from ddit_batch.phases.models.base import Denoiser
 from workers.attempt import OUTAGE_S
 from workers.runtime import Runtime
@@ -43,9 +43,22 @@ class JobCheckpoints:
         return self._lost.is_set()
 
     def write(self, data: bytes, step: int) -> None:
-        """Store *data* and name it as the job's checkpoint."""
+        """Store *data* and name it as the job's checkpoint.
+
+        Raises:
+            StorageFailed: It could not be stored. The job goes on without it.
+        """
         key = artifact_keys.checkpoint_key(self._claim.job_id, self._claim.attempt, step)
-        self._runtime.store.put(key, data)
+        try:
+            self._runtime.store.put(key, data)
+        except StorageFailed as exc:
+            message = str(exc)
+            persist(
+                lambda: self._runtime.claims.checkpoint_failed(self._claim, message=message),
+                give_up_s=OUTAGE_S,
+                what="report a failing store",
+            )
+            raise
         named = persist(
             lambda: self._runtime.claims.save_checkpoint(self._claim, key=key, step=step),
             give_up_s=OUTAGE_S,

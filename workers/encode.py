@@ -36,10 +36,11 @@ def encode_job(runtime: Runtime[Encoder], claim: Claim) -> None:
     encoder = runtime.models.part(claim.request.model)
     config = runtime.models.configs[claim.request.model]
     key = artifact_keys.embeddings_key(embeddings_digest(config, claim.request))
-    if not runtime.store.exists(key):
+    found = runtime.store.exists(key)
+    if not found:
         runtime.store.put(key, embeddings_to_bytes(encode(encoder, claim.request)))
     persist(
-        lambda: runtime.claims.finish_encode(claim, embeddings_key=key),
+        lambda: runtime.claims.finish_encode(claim, embeddings_key=key, found=found),
         give_up_s=OUTAGE_S,
         what=f"finish {claim.job_id}",
     )

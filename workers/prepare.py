@@ -7,7 +7,6 @@ import os
 from typing import Any
 
 from ddit_batch import __version__
-from ddit_batch.artifact import ArtifactStore
 from ddit_batch.config import Settings, require
 from ddit_batch.control import LiveControl
 from ddit_batch.db.claims import ClaimStore
@@ -19,6 +18,7 @@ from ddit_batch.model_config import find_model, known_models
 from ddit_batch.phases.device import pick_device, set_threads
 from workers.lease import Lease
 from workers.runtime import Models, Runtime
+from workers.storage import PatientStore
 
 
 def prepare(phase: Phase, name: WorkerName, settings: Settings) -> Runtime[Any]:
@@ -61,7 +61,7 @@ def prepare(phase: Phase, name: WorkerName, settings: Settings) -> Runtime[Any]:
         engine=engine,
         claims=ClaimStore(engine),
         lease=lease,
-        store=ArtifactStore(settings.artifacts_url),
+        store=PatientStore(settings.artifacts_url, patience_s=settings.store_patience_s),
         control=LiveControl(settings.broker_url.get_secret_value()),
         models=models,
     )

@@ -10,11 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, case, func, select, text, update
+from sqlalchemy import Connection, Engine, func, select, text, update
 
-from ddit_batch.db.models import Attempt, Batch, Job, Segment, Worker
+from ddit_batch.causes import Cause
+from ddit_batch.db.checkpoints import CHECKPOINT_COLUMNS, go_back, newest
+from ddit_batch.db.models import Attempt, Batch, Job, Worker
 from ddit_batch.db.moves import Belief, as_believed, move, open_attempt, wake_scheduler
 from ddit_batch.db.segments import change_segment, open_segment
+from ddit_batch.db.store_health import is_failing, report_failing, report_working
 from ddit_batch.errors import StateConflict
 from ddit_batch.job import (
     WAITING_STATE,
@@ -44,6 +47,7 @@ class Claim:
     """The checkpoint before, to go back to if the newest cannot be read."""
     latents_key: str | None
     failures: int
+    store_failures: int
     out_url: str | None
     """Where the batch's videos appear under the user's names; None: only in the store."""
 
@@ -56,14 +60,6 @@ class Claim:
             attempt=self.attempt,
             holder=self.incarnation,
         )
-
-
-_CHECKPOINTS = (
-    "checkpoint_key",
-    "checkpoint_step",
-    "older_checkpoint_key",
-    "older_checkpoint_step",
-)
 
 
 class ClaimStore:
@@ -98,10 +94,12 @@ class ClaimStore:
                     open_segment(connection, job_id, attempt, incarnation)
             return _read_claim(connection, job_id, phase, attempt, incarnation)
 
-    def finish_encode(self, claim: Claim, *, embeddings_key: str) -> None:
-        """The embeddings are in the store under *embeddings_key*."""
+    def finish_encode(self, claim: Claim, *, embeddings_key: str, found: bool = False) -> None:
+        """The embeddings are in the store under *embeddings_key*; *found* there, or written."""
         with self._engine.begin() as connection:
             _finish(connection, claim, {"embeddings_key": embeddings_key})
+            if not found:
+                report_working(connection, Phase.ENCODE)
 
     def finish_dit(self, claim: Claim, *, latents_key: str, vae_queue: str) -> None:
         """The latents are in the store, and Celery is about to send the VAE message.
@@ -119,11 +117,13 @@ class ClaimStore:
                     .where(Job.id == claim.job_id)
                     .values(attempt=number, queue=vae_queue, dispatched_at=func.clock_timestamp())
                 )
+            report_working(connection, Phase.DIT)
 
     def finish_vae(self, claim: Claim, *, artifact_key: str, manifest_key: str) -> None:
         """The artifact is complete: the job has succeeded."""
         with self._engine.begin() as connection:
             _finish(connection, claim, {"artifact_key": artifact_key, "manifest_key": manifest_key})
+            report_working(connection, Phase.VAE)
 
     def give_back(
         self, claim: Claim, *, reason: str, checkpoint: tuple[str, int] | None = None
@@ -132,7 +132,7 @@ class ClaimStore:
         changes: dict[str, Any] = {"dop": 0}
         if checkpoint is not None:
             key, step = checkpoint
-            changes |= {**_newest_checkpoint(key, step), "step": step}
+            changes |= {**newest(key, step), "step": step}
         with self._engine.begin() as connection:
             move(
                 connection,
@@ -151,8 +151,10 @@ class ClaimStore:
         with self._engine.begin() as connection:
             connection.execute(text("SET LOCAL synchronous_commit = off"))
             saved = connection.execute(
-                update(Job).where(*as_believed(claim.belief)).values(_newest_checkpoint(key, step))
+                update(Job).where(*as_believed(claim.belief)).values(newest(key, step))
             )
+            if saved.rowcount == 1:
+                report_working(connection, Phase.DIT)
         return saved.rowcount == 1
 
     def forget_checkpoint(self, claim: Claim, *, key: str) -> str | None:
@@ -163,33 +165,8 @@ class ClaimStore:
         Raises:
             StateConflict: The claim is lost.
         """
-        older = {
-            "checkpoint_key": Job.older_checkpoint_key,
-            "checkpoint_step": Job.older_checkpoint_step,
-            "older_checkpoint_key": None,
-            "older_checkpoint_step": None,
-            "step": func.coalesce(Job.older_checkpoint_step, 0),
-        }
         with self._engine.begin() as connection:
-            connection.execute(  # not twice, if the answer to the first time was lost
-                update(Job)
-                .where(*as_believed(claim.belief), Job.checkpoint_key == key)
-                .values(older)
-            )
-            left = connection.execute(
-                select(Job.checkpoint_key, Job.checkpoint_step).where(*as_believed(claim.belief))
-            ).one_or_none()
-            if left is None:
-                raise StateConflict(f"job {claim.job_id} was taken from {claim.incarnation}")
-            connection.execute(
-                update(Segment)
-                .where(Segment.job_id == claim.job_id, Segment.ended_at.is_(None))
-                .values(
-                    from_step=left.checkpoint_step or 0,
-                    reason="older_checkpoint" if left.checkpoint_key else "checkpoint_lost",
-                )
-            )
-        return None if left.checkpoint_key is None else str(left.checkpoint_key)
+            return go_back(connection, claim.belief, key)
 
     def change_group(
         self,
@@ -264,6 +241,37 @@ class ClaimStore:
                 },
             )
 
+    def storage_failed(self, claim: Claim, *, message: str, max_store_failures: int) -> JobState:
+        """The store has failed the attempt, and nothing new is sent until it works again.
+
+        That is not the job's fault, and counts only if it works for others: *max_store_failures* of
+        such attempts end the job. Returns the job's new state.
+        """
+        with self._engine.begin() as connection:
+            counts = not is_failing(connection)
+            again = not counts or claim.store_failures + 1 < max_store_failures
+            state = move(
+                connection,
+                claim.belief,
+                Trigger.ATTEMPT_FAILED if again else Trigger.FAIL,
+                by=claim.incarnation,
+                detail={"code": Cause.STORAGE_FAILED, "message": message},
+                changes={
+                    "store_failures": Job.store_failures + int(counts),
+                    "failure_code": Cause.STORAGE_FAILED,
+                    "failure_message": message,
+                    "dop": 0,
+                },
+            )
+            report_failing(connection, claim.phase, message)
+        return state
+
+    def checkpoint_failed(self, claim: Claim, *, message: str) -> None:
+        """The store did not take a checkpoint: the job goes on, but no new one should begin."""
+        with self._engine.begin() as connection:
+            report_failing(connection, claim.phase, message)
+            wake_scheduler(connection, f"{claim.job_id} has no checkpoint")
+
     def handoff_lost(self, claim: Claim, *, message: str, max_failures: int) -> JobState:
         """The phase's input is missing or unreadable: the phase before must run again.
 
@@ -277,29 +285,16 @@ class ClaimStore:
                 claim.belief,
                 Trigger.HANDOFF_LOST if again else Trigger.FAIL,
                 by=claim.incarnation,
-                detail={"code": "handoff_lost", "message": message},
+                detail={"code": Cause.HANDOFF_LOST, "message": message},
                 changes={
                     "failures": Job.failures + 1,
-                    "failure_code": "handoff_lost",
+                    "failure_code": Cause.HANDOFF_LOST,
                     "failure_message": message,
                     "dop": 0,
                     "step": 0,
-                    **dict.fromkeys(_CHECKPOINTS),
+                    **dict.fromkeys(CHECKPOINT_COLUMNS),
                 },
             )
-
-
-def _newest_checkpoint(key: str, step: int) -> dict[str, Any]:
-    """What the row becomes when *key* is written; said again, it is as it was."""
-    is_new = Job.checkpoint_key.is_distinct_from(key)
-    return {
-        "checkpoint_key": key,
-        "checkpoint_step": step,
-        "older_checkpoint_key": case((is_new, Job.checkpoint_key), else_=Job.older_checkpoint_key),
-        "older_checkpoint_step": case(
-            (is_new, Job.checkpoint_step), else_=Job.older_checkpoint_step
-        ),
-    }
 
 
 def _finish(connection: Connection, claim: Claim, changes: dict[str, Any]) -> bool:
@@ -349,6 +344,7 @@ def _read_claim(
             Job.older_checkpoint_key,
             Job.latents_key,
             Job.failures,
+            Job.store_failures,
             Batch.out_url,
         )
         .join(Batch, Batch.id == Job.batch_id)
@@ -365,5 +361,6 @@ def _read_claim(
         older_checkpoint_key=row.older_checkpoint_key,
         latents_key=row.latents_key,
         failures=row.failures,
+        store_failures=row.store_failures,
         out_url=row.out_url,
     )

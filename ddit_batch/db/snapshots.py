@@ -28,6 +28,7 @@ from ddit_batch.backlog import Kind
 from ddit_batch.db.leases import LIVE_WORKER_STATES
 from ddit_batch.db.models import Batch, Job, Plan, Segment, Worker
 from ddit_batch.db.plans import is_open_or_formed
+from ddit_batch.db.store_health import read_store_state
 from ddit_batch.job import (
     HELD_STATES,
     WAITING_STATE,
@@ -66,6 +67,7 @@ def read_snapshot(
         waiting_to_decode=waiting_to_decode,
         may_lose_workers=may_lose_workers,
         batches=_batch_views(rows),
+        store=read_store_state(session),
     )
 
 

@@ -60,7 +60,7 @@ def is_out_of_memory(exc: BaseException) -> bool:
 def free_memory() -> None:
     """Give back what nothing refers to any more, so that the next work finds it free."""
     gc.collect()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_available():  # else there is no cache
         torch.cuda.empty_cache()
 
 

@@ -10,9 +10,10 @@ job moved on changes nothing, and the next decision sees why.
 Theory of operation. The stages run in order, and each hands the world as it will be after its own
 commands to the next: workers whose lease ran out are lost; their jobs go back one phase; cancelled
 jobs that nobody holds end; messages to workers that are gone are withdrawn, lost ones sent again;
-then the policy places jobs on DiT workers, and the shared queues of the other two phases are filled
-within their bounds. A stage that has nothing to do looks at each job once and copies nothing: a
-simulation of a day asks for a hundred thousand decisions, and most change one job.
+while the artifact store fails, what waits is held back; then the policy places jobs on DiT workers,
+and the shared queues of the other two phases are filled within their bounds. A stage that has
+nothing to do looks at each job once and copies nothing: a simulation of a day asks for a hundred
+thousand decisions, and most change one job.
 """
 
 from __future__ import annotations
@@ -35,7 +36,14 @@ from ddit_batch.job import (
 )
 from ddit_batch.policy.base import Policy, dit_workers
 from ddit_batch.policy.roster import roster_of
-from ddit_batch.snapshot import Instruction, JobView, Snapshot, Whereabouts, order_key
+from ddit_batch.snapshot import (
+    Instruction,
+    JobView,
+    Snapshot,
+    StoreState,
+    Whereabouts,
+    order_key,
+)
 
 # Names for what is asked of every job in every decision: a member that is looked up in its enum
 # costs ten times as much (Python 3.11).
@@ -132,6 +140,7 @@ def decide(snapshot: Snapshot, policy: Policy, limits: Limits) -> tuple[Command,
         lambda world: _rescue(world, limits),
         _cancel,
         _mend_messages,
+        _hold_back,
         lambda world: _place(world, policy, limits),
         lambda world: _fill_encode(world, policy, limits),
         _fill_vae,
@@ -139,7 +148,7 @@ def decide(snapshot: Snapshot, policy: Policy, limits: Limits) -> tuple[Command,
     for stage in stages:
         world, new = stage(world)
         commands += new
-    return tuple(commands)
+    return tuple(commands if world.store is not StoreState.PROBE else _with_one_send(commands))
 
 
 def _lose_workers(world: Snapshot) -> Stage:
@@ -192,6 +201,26 @@ def _mend_messages(world: Snapshot) -> Stage:
     commands: list[Command] = [Withdraw(job) for job in sorted(astray, key=order_key)]
     commands += [Resend(job) for job in sorted(lost, key=order_key)]
     return _with_jobs(world, astray, [_waiting(job) for job in astray]), commands
+
+
+def _hold_back(world: Snapshot) -> Stage:
+    """While the store fails, what waits is not seen by the stages that send.
+
+    Unless it may work again and nobody is under way, who would find out with the next that it
+    writes: then one job is sent to find out, see ``_with_one_send``.
+    """
+    if world.store is StoreState.WELL:
+        return world, []
+    waiting = [job for job in world.jobs if not job.held and job.message is _NO_MESSAGE]
+    if world.store is StoreState.PROBE and len(waiting) == len(world.jobs):
+        return world, []
+    return replace(_with_jobs(world, waiting, []), store=StoreState.FAILING), []
+
+
+def _with_one_send(commands: list[Command]) -> list[Command]:
+    """*commands*, but of all that is to be sent only the first: the probe."""
+    sends = [command for command in commands if isinstance(command, Send)]
+    return [c for c in commands if not isinstance(c, Send) or c is sends[0]]
 
 
 def _place(world: Snapshot, policy: Policy, limits: Limits) -> Stage:

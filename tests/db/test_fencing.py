@@ -28,6 +28,9 @@ WRITES: dict[str, Write] = {
         claim, code="late", message="late", retryable=False, max_failures=9
     ),
 }
+WRITES["storage_failed"] = lambda claims, claim: claims.storage_failed(
+    claim, message="late", max_store_failures=9
+)
 FINISHES: dict[Phase, Write] = {
     Phase.ENCODE: lambda claims, claim: claims.finish_encode(claim, embeddings_key="late"),
     Phase.DIT: lambda claims, claim: claims.finish_dit(claim, latents_key="late", vae_queue="vae"),

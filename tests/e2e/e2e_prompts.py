@@ -146,6 +146,8 @@ LINES[BIG] = _line(
 
 GROUP_TIMEOUT_S = 3.0
 """How long a member of a group waits for another in these tests."""
+STORE_PATIENCE_S = 0.5
+"""How long a worker tries a store that fails again in these tests."""
 SHORT = ("fox", "tram", "waves", "snow")
 
 

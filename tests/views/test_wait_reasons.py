@@ -171,6 +171,20 @@ def no_scheduler_decides(farm: Farm) -> JobId:
     return farm.submit()[0]
 
 
+def store_is_full(farm: Farm) -> JobId:
+    workers = farm.workers()
+    first, job = farm.submit(request(1), request(2))
+    claim = farm.claim(first, workers[Phase.ENCODE])
+    farm.claims.storage_failed(claim, message="the disk is full", max_store_failures=9)
+    return job
+
+
+def store_may_be_full_still(farm: Farm) -> JobId:
+    job = store_is_full(farm)
+    farm.execute("UPDATE store_health SET probe_after = now()")
+    return job
+
+
 SCENES: dict[str, list[tuple[Scene, str]]] = {
     "no_worker": [
         (no_worker_at_all, r"No encode worker is online\."),
@@ -188,6 +202,22 @@ SCENES: dict[str, list[tuple[Scene, str]]] = {
             (
                 r"None of the online DiT workers \(1\) serves the model tiny-wan, "
                 r"so nothing is encoded ahead\."
+            ),
+        ),
+    ],
+    "store_failing": [
+        (
+            store_is_full,
+            (
+                r"The artifact store has failed for \d+ s, the last time with: the disk is full; "
+                r"until a try succeeds, the next in \d s, no new work is sent\."
+            ),
+        ),
+        (
+            store_may_be_full_still,
+            (
+                r"The artifact store has failed for \d+ s, the last time with: the disk is full; "
+                r"until a try succeeds, no new work is sent\."
             ),
         ),
     ],
