@@ -75,6 +75,10 @@ class JobView:
     pending: tuple[WorkerName, ...] | None = None
     """The group that a running job was told to have from its next step boundary, as long as it has
     another: () if it is to give all of them back. None: nothing is pending."""
+    timeouts: int = 0
+    """Workers that have hung while they held it."""
+    silent_s: float = 0.0
+    """Seconds since the worker that holds it was last seen to go on with it."""
     last_group: tuple[WorkerName, ...] = ()
     """The workers of its last segment, while it has none: what they hold need not move."""
 

@@ -88,7 +88,10 @@ def _see_to_its_end(runtime: _Runtime, claim: Claim, work: Work[_Runtime]) -> No
         "incarnation": claim.incarnation,
     }
     try:
-        with fitting(f"the {claim.phase} phase of a video of {claim.request.shape}"):
+        with (
+            runtime.watchdog.watching(claim),
+            fitting(f"the {claim.phase} phase of a video of {claim.request.shape}"),
+        ):
             work(runtime, claim)
     except StoppedOnPurpose as exc:
         logger.info("stopped: %s", exc, extra={"action": "stopped", **ids})
@@ -97,6 +100,7 @@ def _see_to_its_end(runtime: _Runtime, claim: Claim, work: Work[_Runtime]) -> No
     except StateConflict as exc:
         logger.warning("fenced: %s", exc, extra={"action": "fenced", **ids})
         tell_flower(exc)
+        _say_answered(runtime, claim)
         raise Ignore from exc
     except Exception as exc:
         logger.exception("attempt failed", extra={"action": "attempt_failed", **ids})
@@ -146,9 +150,23 @@ def _record_failure(runtime: Runtime[Any], claim: Claim, exc: Exception) -> None
         persist(record, give_up_s=OUTAGE_S, what=f"failure of {claim.job_id}")
     except StateConflict:
         logger.warning("fenced before the failure was recorded", extra={"job_id": claim.job_id})
+        _say_answered(runtime, claim)
     except SQLAlchemyError:
         # Nobody knows that this attempt has ended: let the scheduler find its holder gone.
         logger.exception("failure not recorded", extra={"job_id": claim.job_id})
+        runtime.lease.renounce()
+
+
+def _say_answered(runtime: Runtime[Any], claim: Claim) -> None:
+    """If the job was taken away because this worker did not go on: it can be given others again."""
+    try:
+        persist(
+            lambda: runtime.claims.answered(claim.incarnation),
+            give_up_s=OUTAGE_S,
+            what="say that this worker has answered",
+        )
+    except SQLAlchemyError:
+        logger.exception("not said that this worker has answered")
         runtime.lease.renounce()
 
 

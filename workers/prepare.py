@@ -19,6 +19,7 @@ from ddit_batch.phases.device import pick_device, set_threads
 from workers.lease import Lease
 from workers.runtime import Models, Runtime
 from workers.storage import PatientStore
+from workers.watchdog import Watchdog
 
 
 def prepare(phase: Phase, name: WorkerName, settings: Settings) -> Runtime[Any]:
@@ -56,14 +57,18 @@ def prepare(phase: Phase, name: WorkerName, settings: Settings) -> Runtime[Any]:
         heartbeat_s=settings.heartbeat_s,
     )
     lease.start()
+    claims = ClaimStore(engine)
+    watchdog = Watchdog(claims, grace_s=settings.drain_s)
+    watchdog.start()
     runtime: Runtime[Any] = Runtime(
         settings=settings,
         engine=engine,
-        claims=ClaimStore(engine),
+        claims=claims,
         lease=lease,
         store=PatientStore(settings.artifacts_url, patience_s=settings.store_patience_s),
         control=LiveControl(settings.broker_url.get_secret_value()),
         models=models,
+        watchdog=watchdog,
     )
     if phase is Phase.DIT:
         from workers.dit_runtime import with_groups  # noqa: PLC0415 -- torch.distributed

@@ -20,6 +20,7 @@ from ddit_batch.model_config import ModelConfig
 from ddit_batch.phases.models.base import ModelFamily
 from ddit_batch.phases.models.registry import family_of, resolve_source
 from workers.lease import Lease
+from workers.watchdog import Watchdog
 
 _Part = TypeVar("_Part")
 
@@ -73,6 +74,7 @@ class Runtime(Generic[_Part]):
     store: ArtifactStore
     control: LiveControl
     models: Models[_Part]
+    watchdog: Watchdog
     stop_requested: threading.Event = field(default_factory=threading.Event)
     """Set by SIGTERM: the step loop checkpoints at its next boundary and gives its job back."""
     busy: threading.Lock = field(default_factory=threading.Lock)
@@ -80,5 +82,6 @@ class Runtime(Generic[_Part]):
 
     def close(self) -> None:
         """End in order: the lease last of what others see."""
+        self.watchdog.stop()
         self.lease.stop()
         self.control.close()

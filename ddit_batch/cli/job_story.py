@@ -14,6 +14,7 @@ from ddit_batch.lifecycle import Trigger
 _CAME_BACK = {
     Trigger.GIVE_BACK: "its worker gave it back",
     Trigger.WORKER_LOST: "its worker was lost",
+    Trigger.TIMED_OUT: "its worker did not go on with it",
     Trigger.ATTEMPT_FAILED: "the attempt failed",
     Trigger.HANDOFF_LOST: "the output of the phase before was lost",
 }

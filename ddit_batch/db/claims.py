@@ -62,6 +62,10 @@ class Claim:
         )
 
 
+_TAKEN = frozenset({Trigger.WORKER_LOST, Trigger.TIMED_OUT, Trigger.FAIL})
+"""How an attempt ends that the scheduler ends; the last is the holder's own as well."""
+
+
 class ClaimStore:
     """Jobs as their holders see them."""
 
@@ -167,6 +171,29 @@ class ClaimStore:
         """
         with self._engine.begin() as connection:
             return go_back(connection, claim.belief, key)
+
+    def was_taken(self, claim: Claim) -> bool:
+        """Whether the scheduler has taken the job from its holder, who need not know it yet."""
+        with self._engine.connect() as connection:
+            outcome = connection.execute(
+                select(Attempt.outcome).where(
+                    Attempt.job_id == claim.job_id,
+                    Attempt.phase == claim.phase,
+                    Attempt.number == claim.attempt,
+                )
+            ).scalar_one_or_none()
+        return outcome in _TAKEN
+
+    def answered(self, incarnation: Incarnation) -> None:
+        """A worker that was thought to hang is through with the job that was taken from it."""
+        with self._engine.begin() as connection:
+            answered = connection.execute(
+                update(Worker)
+                .where(Worker.incarnation == incarnation, Worker.hung_since.is_not(None))
+                .values(hung_since=None)
+            )
+            if answered.rowcount:
+                wake_scheduler(connection, f"worker {incarnation} has answered")
 
     def change_group(
         self,

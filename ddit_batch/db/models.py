@@ -222,8 +222,6 @@ class Job(Base):
     """Denoising steps done, as last reported."""
     step_s: Mapped[float | None]
     """Seconds of a recent step."""
-    progress_at: Mapped[datetime | None]
-    """When its attempt was claimed, or has last been seen to be a step further."""
     dop: Mapped[int] = mapped_column(server_default="0")
     starvation_s: Mapped[float] = mapped_column(server_default=text("0"))
     """Starvation time while it is denoised, else 0."""

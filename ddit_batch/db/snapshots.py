@@ -87,7 +87,7 @@ def _read_workers(session: Session) -> tuple[WorkerView, ...]:
             host=worker.host,
             node=worker.node,
             models=frozenset(worker.models),
-            draining=worker.state == "draining",
+            draining=worker.state == "draining" or worker.hung_since is not None,
             lease_expired=lease_expired,
         )
         for worker, lease_expired in rows
@@ -201,6 +201,7 @@ def _jobs_where(ids: Select[tuple[str]]) -> Executable:
             Job.queue,
             Job.holder,
             Job.worker_losses,
+            Job.timeouts,
             Job.dispatched_at.is_not(None).label("dispatched"),
             cancelled.label("cancelled"),
             _epoch_s(Batch.created_at).label("arrived_s"),
@@ -245,6 +246,7 @@ def _job_view(row: Row[Any], live: frozenset[WorkerName]) -> JobView:
         group=_group(row, state, unclaimed=unclaimed),
         holder=Incarnation(row.holder) if row.holder is not None else None,
         worker_losses=row.worker_losses,
+        timeouts=row.timeouts,
         cancel_requested=row.cancelled,
         arrived_s=float(row.arrived_s),
         granted_step=row.from_step if row.at_work else 0,

@@ -19,14 +19,13 @@ thousand decisions, and most change one job.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 from ddit_batch.job import (
     HELD_STATES,
     PHASE_OF,
-    WAITING_STATE,
     Incarnation,
     JobId,
     JobState,
@@ -36,6 +35,8 @@ from ddit_batch.job import (
 )
 from ddit_batch.policy.base import Policy, dit_workers
 from ddit_batch.policy.roster import roster_of
+from ddit_batch.scheduler.hanging import HangLimits, longest_silence_s
+from ddit_batch.scheduler.world import held_back, waiting_again, with_jobs
 from ddit_batch.snapshot import (
     Instruction,
     JobView,
@@ -69,6 +70,20 @@ class Rescue:
 @dataclass(frozen=True, slots=True)
 class GiveUp:
     """Fail the job: too many workers died while they held it."""
+
+    job: JobView
+
+
+@dataclass(frozen=True, slots=True)
+class TakeAway:
+    """Take the job from a worker that lives and hangs, one phase back; the worker gets no other."""
+
+    job: JobView
+
+
+@dataclass(frozen=True, slots=True)
+class TimeOut:
+    """Likewise, but fail the job: too many workers have hung while they held it."""
 
     job: JobView
 
@@ -113,7 +128,9 @@ class Tell:
     group: tuple[WorkerName, ...] = ()
 
 
-Command = LoseWorker | Rescue | GiveUp | Cancel | Withdraw | Send | Resend | Tell
+Command = (
+    LoseWorker | Rescue | GiveUp | TakeAway | TimeOut | Cancel | Withdraw | Send | Resend | Tell
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +143,9 @@ class Limits:
     """No new DiT starts while this many jobs wait for a VAE worker."""
     max_worker_losses: int
     """Lost workers after which the job is held to be what kills them."""
+    max_timeouts: int = 3
+    """Workers that have hung after which the job fails."""
+    hang: HangLimits = field(default_factory=HangLimits)
 
 
 Stage = tuple[Snapshot, list[Command]]
@@ -138,9 +158,10 @@ def decide(snapshot: Snapshot, policy: Policy, limits: Limits) -> tuple[Command,
     stages: tuple[Callable[[Snapshot], Stage], ...] = (
         _lose_workers,
         lambda world: _rescue(world, limits),
+        lambda world: _end_hung(world, policy, limits),
         _cancel,
         _mend_messages,
-        _hold_back,
+        _hold_back_what_waits,
         lambda world: _place(world, policy, limits),
         lambda world: _fill_encode(world, policy, limits),
         _fill_vae,
@@ -175,8 +196,38 @@ def _rescue(world: Snapshot, limits: Limits) -> Stage:
             commands.append(GiveUp(job))
         else:
             commands.append(Rescue(job))
-            after.append(_waiting(replace(job, worker_losses=job.worker_losses + 1)))
-    return _with_jobs(world, orphans, after), commands
+            after.append(waiting_again(replace(job, worker_losses=job.worker_losses + 1)))
+    return with_jobs(world, orphans, after), commands
+
+
+def _end_hung(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
+    """Every job whose worker lives, but does not go on with it.
+
+    Without a word that can be believed (after a take-over, say) nobody is silent, so none is hung.
+    """
+    hung = [
+        job
+        for job in world.jobs
+        if job.silent_s > 0
+        and job.held
+        and job.silent_s > longest_silence_s(job, policy.costs, limits.hang)
+    ]
+    if not hung:
+        return world, []
+    commands: list[Command] = []
+    after: list[JobView] = []
+    for job in sorted(hung, key=order_key):
+        if job.timeouts + 1 >= limits.max_timeouts:
+            commands.append(TimeOut(job))
+        else:
+            commands.append(TakeAway(job))
+            after.append(replace(waiting_again(job), timeouts=job.timeouts + 1))
+    holders = {job.holder for job in hung}
+    workers = tuple(
+        replace(worker, draining=True) if worker.incarnation in holders else worker
+        for worker in world.workers
+    )
+    return replace(with_jobs(world, hung, after), workers=workers), commands
 
 
 def _cancel(world: Snapshot) -> Stage:
@@ -187,7 +238,7 @@ def _cancel(world: Snapshot) -> Stage:
     held = sorted((job for job in unwanted if job.held), key=order_key)
     commands: list[Command] = [Cancel(job) for job in free]
     commands += [Tell(job, Instruction.CANCEL, job.group) for job in held]
-    return _with_jobs(world, free, []), commands
+    return with_jobs(world, free, []), commands
 
 
 def _mend_messages(world: Snapshot) -> Stage:
@@ -200,21 +251,11 @@ def _mend_messages(world: Snapshot) -> Stage:
     lost = [job for job in sent if job.message is Whereabouts.MISSING and job not in astray]
     commands: list[Command] = [Withdraw(job) for job in sorted(astray, key=order_key)]
     commands += [Resend(job) for job in sorted(lost, key=order_key)]
-    return _with_jobs(world, astray, [_waiting(job) for job in astray]), commands
+    return with_jobs(world, astray, [waiting_again(job) for job in astray]), commands
 
 
-def _hold_back(world: Snapshot) -> Stage:
-    """While the store fails, what waits is not seen by the stages that send.
-
-    Unless it may work again and nobody is under way, who would find out with the next that it
-    writes: then one job is sent to find out, see ``_with_one_send``.
-    """
-    if world.store is StoreState.WELL:
-        return world, []
-    waiting = [job for job in world.jobs if not job.held and job.message is _NO_MESSAGE]
-    if world.store is StoreState.PROBE and len(waiting) == len(world.jobs):
-        return world, []
-    return replace(_with_jobs(world, waiting, []), store=StoreState.FAILING), []
+def _hold_back_what_waits(world: Snapshot) -> Stage:
+    return held_back(world), []
 
 
 def _with_one_send(commands: list[Command]) -> list[Command]:
@@ -254,7 +295,7 @@ def _place(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
         else:
             continue
         taken.update(dict.fromkeys(target if free else (), job.job_id))
-    return _with_jobs(world, started, []), commands
+    return with_jobs(world, started, []), commands
 
 
 def _taken(world: Snapshot) -> dict[WorkerName, JobId]:
@@ -345,31 +386,3 @@ def _fill_vae(world: Snapshot) -> Stage:
 def _models_served(world: Snapshot, phase: Phase) -> frozenset[str]:
     able = [w.models for w in world.workers if w.phase is phase and not w.draining]
     return frozenset().union(*able)
-
-
-def _waiting(job: JobView) -> JobView:
-    """The job as it will be once it has been taken back."""
-    return replace(
-        job,
-        state=WAITING_STATE[PHASE_OF[job.state]],
-        holder=None,
-        group=(),
-        pending=None,
-        last_group=job.group,
-        dop=0,
-        message=Whereabouts.NONE,
-    )
-
-
-def _with_jobs(world: Snapshot, gone: Iterable[JobView], new: Iterable[JobView]) -> Snapshot:
-    gone, new = tuple(gone), tuple(new)
-    if not gone and not new:
-        return world
-    out = {job.job_id for job in gone}
-    jobs = (*(job for job in world.jobs if job.job_id not in out), *new)
-    to_decode = world.waiting_to_decode + _to_decode(new) - _to_decode(gone)
-    return replace(world, jobs=jobs, waiting_to_decode=to_decode)
-
-
-def _to_decode(jobs: tuple[JobView, ...]) -> int:
-    return sum(job.state is _DENOISED for job in jobs)

@@ -17,7 +17,6 @@ ALTER TABLE jobs ADD COLUMN older_checkpoint_key text;
 ALTER TABLE jobs ADD COLUMN older_checkpoint_step integer;
 ALTER TABLE jobs ADD COLUMN store_failures integer NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN timeouts integer NOT NULL DEFAULT 0;
-ALTER TABLE jobs ADD COLUMN progress_at timestamptz;
 ALTER TABLE workers ADD COLUMN hung_since timestamptz;
 CREATE TABLE store_health (
     id            integer PRIMARY KEY,
