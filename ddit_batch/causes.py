@@ -101,3 +101,15 @@ ABOUT: dict[Cause, About] = {
         "report it.",
     ),
 }
+
+
+def advice_for(code: str | None) -> str | None:
+    """What to do about *code*; None if it is none of ours."""
+    return ABOUT[Cause(code)].advice if code in set(Cause) else None
+
+
+def cause_table() -> str:
+    """All causes for ``docs/failures.md``."""
+    rows = ["| code | means | tried again | what to do |", "|---|---|---|---|"]
+    rows += [f"| `{c}` | {a.meaning} | {a.tries} | {a.advice} |" for c, a in ABOUT.items()]
+    return "\n".join(rows)

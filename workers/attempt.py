@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 _Runtime = TypeVar("_Runtime", bound=Runtime[Any])
 
+_LONGEST_MESSAGE = 2000
+"""Characters of a failure's message; the rest is in the worker's log."""
+
 OUTAGE_S = 120.0
 """How long a worker waits for Postgres to come back before it lets an attempt go."""
 
@@ -128,7 +131,7 @@ def _record_failure(runtime: Runtime[Any], claim: Claim, exc: Exception) -> None
     """Move the job on as the cause demands; if it is not ours any more, leave it."""
 
     def record() -> None:
-        message = str(exc) or type(exc).__name__
+        message = _message(exc)
         if isinstance(exc, ArtifactError) and claim.phase is not Phase.ENCODE:
             runtime.claims.handoff_lost(
                 claim, message=message, max_failures=runtime.settings.max_failures
@@ -173,6 +176,11 @@ def _say_answered(runtime: Runtime[Any], claim: Claim) -> None:
 def _is_retryable(exc: Exception) -> bool:
     """What we do not know may pass; what we named as final does not."""
     return isinstance(exc, RetryablePhaseError) or not isinstance(exc, (PhaseError, ConfigError))
+
+
+def _message(exc: Exception) -> str:
+    """What *exc* says, in one line of a bearable length: its user is no reader of tracebacks."""
+    return " ".join(str(exc).split())[:_LONGEST_MESSAGE] or type(exc).__name__
 
 
 def _cause(exc: Exception) -> Cause:

@@ -42,7 +42,9 @@ def test_results_are_lines_of_the_openai_batch_output(batch: BatchId) -> None:
     assert good["response"]["body"]["size"] == "96x64"
     assert good["response"]["body"]["seed"] == 2**32 - 1
     assert (bad["custom_id"], bad["response"]) == ("clip-2", None)
+    advice = bad["error"].pop("advice")
     assert bad["error"] == {"code": "out_of_memory", "message": "too large: use a smaller size"}
+    assert advice.startswith("Use a smaller size or fewer frames")
 
 
 def test_results_go_into_two_files(batch: BatchId, tmp_path: Path) -> None:
@@ -53,6 +55,26 @@ def test_results_go_into_two_files(batch: BatchId, tmp_path: Path) -> None:
     for name, custom_id in (("results.jsonl", "clip-1"), ("errors.jsonl", "clip-2")):
         (line,) = (tmp_path / name).read_text().splitlines()
         assert json.loads(line)["custom_id"] == custom_id
+
+
+def test_status_of_a_batch_says_what_failed_and_what_to_do(batch: BatchId) -> None:
+    """Each cause once, with its number of jobs, an example and advice; in JSON as well."""
+    shown, as_json = ddit("status", batch), ddit("status", batch, "--json")
+
+    assert "1 job failed: out_of_memory: too large: use a smaller size\n" in shown.stdout
+    assert "  Use a smaller size or fewer frames" in shown.stdout
+    (cause,) = json.loads(as_json.stdout)["causes"]
+    assert (cause["code"], cause["jobs"]) == ("out_of_memory", 1)
+    assert cause["advice"].startswith("Use a smaller size")
+
+
+def test_status_of_a_failed_job_gives_advice(batch: BatchId) -> None:
+    """Beside the code and the message."""
+    done = ddit("status", f"{batch}-000002", "--json")
+
+    story = json.loads(done.stdout)
+    assert story["failure_code"] == "out_of_memory"
+    assert story["advice"].startswith("Use a smaller size")
 
 
 def test_cancel_ends_what_waits_and_leaves_what_has_ended(batch: BatchId, engine: Engine) -> None:

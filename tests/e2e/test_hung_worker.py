@@ -57,7 +57,7 @@ def test_worker_that_hangs_loses_its_job_and_gets_no_other_until_it_has_answered
     """
     session_cluster.mend({Phase.DIT: 2})
     pids = {number: pid_of(session_cluster, number) for number in range(2)}
-    script = Scripted(stages=[])
+    script = Scripted(stages=[{}])
     with deciding(session_cluster, script, limits=IMPATIENT):
         batch, embeddings = encoded(session_cluster, script)
         with dead_file(embeddings):
@@ -87,7 +87,7 @@ def test_job_that_hangs_every_worker_ends_and_they_end_themselves(
     """
     session_cluster.mend({Phase.DIT: 2})
     pid = pid_of(session_cluster, 0)
-    script = Scripted(stages=[])
+    script = Scripted(stages=[{}])
     with deciding(session_cluster, script, limits=IMPATIENT):
         batch, embeddings = encoded(session_cluster, script)
         with dead_file(embeddings):
