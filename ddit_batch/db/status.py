@@ -218,6 +218,34 @@ def models_served(source: Source) -> frozenset[str]:
     return frozenset(row["model"] for row in rows)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnloadedModel:
+    """A model that a worker could not load when it last started."""
+
+    model: str
+    worker: WorkerName
+    phase: Phase
+    message: str
+    served: bool
+    """Whether another worker of the phase serves it."""
+
+
+def unloaded_models(source: Source) -> tuple[UnloadedModel, ...]:
+    """What workers could not load, in order of model and worker."""
+    rows = ask(
+        source,
+        """
+        SELECT model, worker, phase, message, EXISTS (
+            SELECT FROM workers
+            WHERE workers.phase = problem.phase AND problem.model = ANY(models)
+                AND state = 'online' AND lease_expires_at > now()
+        ) AS served
+        FROM model_problems problem ORDER BY model, worker
+        """,
+    )
+    return tuple(UnloadedModel(**{**row, "phase": Phase(row["phase"])}) for row in rows)
+
+
 def workers_online(source: Source) -> dict[Phase, int]:
     """How many live workers each phase has; a phase without any is left out."""
     rows = ask(

@@ -170,8 +170,8 @@ ITS_PROBLEM = """
                     || round(extract(epoch FROM statement_timestamp() - problem.at))
                     || ' s ago: ' || problem.message
                 FROM model_problems problem
-                WHERE problem.model = job.model AND problem.phase = lack.phase
-                ORDER BY problem.at DESC LIMIT 1
+                WHERE problem.model = job.model
+                ORDER BY problem.phase = lack.phase DESC, problem.at DESC LIMIT 1
             ), '')
 """
 MODEL_PROBLEMS = tuple(

@@ -11,9 +11,10 @@ from finished_batch import three_jobs
 from sqlalchemy import Engine, text
 
 from ddit_batch.cli import main
+from ddit_batch.db.model_problems import record_model_problems
 from ddit_batch.db.scheduler_store import SchedulerStore, begin_term
 from ddit_batch.db.status import one_batch
-from ddit_batch.job import BatchId, JobState
+from ddit_batch.job import BatchId, JobState, Phase, WorkerName
 from ddit_batch.scheduler.service import LEADER_LOCK
 
 
@@ -176,6 +177,22 @@ def test_doctor_says_what_is_bad_and_how_to_mend_it(batch: BatchId) -> None:
         "found": "no address",
         "cure": "set DDIT_BROKER_URL",
     }
+
+
+def test_doctor_names_models_that_could_not_be_loaded(batch: BatchId, engine: Engine) -> None:
+    """Bad if nobody serves them, else worth a note; what a worker says anew replaces the old."""
+    del batch
+    worker = WorkerName("dit-7@host")
+    record_model_problems(engine, worker, Phase.DIT, {"gone": "x"})
+    record_model_problems(engine, worker, Phase.DIT, {"tiny-wan": "no room", "big": "no weights"})
+
+    done = ddit("doctor", "--json")
+
+    findings = {found["what"]: found for found in map(json.loads, done.stdout.splitlines())}
+    assert findings["model big"]["verdict"] == "bad"
+    assert findings["model big"]["found"] == "dit-7@host could not load it: no weights"
+    assert findings["model tiny-wan"]["verdict"] == "note"
+    assert "model gone" not in findings
 
 
 def test_status_says_how_long_a_batch_will_take(batch: BatchId, engine: Engine) -> None:

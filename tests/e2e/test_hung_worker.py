@@ -18,7 +18,12 @@ from ddit_batch.job import JobState, Phase
 from ddit_batch.scheduler.hanging import HangLimits
 
 HUNG_AFTER_S = 2.0
-IMPATIENT = replace(LIMITS, max_timeouts=2, hang=HangLimits(steps=10, floor_s=HUNG_AFTER_S))
+# Whether or not the cost of a step is known: that of the first one may not be.
+IMPATIENT = replace(
+    LIMITS,
+    max_timeouts=2,
+    hang=HangLimits(steps=10, floor_s=HUNG_AFTER_S, phase_s=HUNG_AFTER_S),
+)
 HUNG = "SELECT count(*) FROM workers WHERE hung_since IS NOT NULL AND ended_at IS NULL"
 
 

@@ -10,8 +10,9 @@ from farm import Farm, request, scheduler_running
 from sqlalchemy import Engine
 
 from ddit_batch.db.leases import LeaseStore
+from ddit_batch.db.model_problems import record_model_problems
 from ddit_batch.db.query import describe_views
-from ddit_batch.job import JobId, JobState, Phase
+from ddit_batch.job import JobId, JobState, Phase, WorkerName
 from ddit_batch.scheduler.core import Cancel, Send, Tell
 
 Scene = Callable[[Farm], JobId]
@@ -50,6 +51,20 @@ def encode_serves_other_models(farm: Farm) -> JobId:
 def dit_serves_other_models(farm: Farm) -> JobId:
     farm.worker("encode-0@gpu-a", Phase.ENCODE)
     farm.worker(DIT_ONE, Phase.DIT, models=("other",))
+    return farm.submit()[0]
+
+
+def encode_could_not_load_it(farm: Farm) -> JobId:
+    job = encode_serves_other_models(farm)
+    name = WorkerName("encode-0@gpu-a")
+    problems = {"third": "no such folder", "tiny-wan": "no weights"}
+    record_model_problems(farm.engine, name, Phase.ENCODE, problems)
+    return job
+
+
+def the_only_worker_could_not_load_it(farm: Farm) -> JobId:
+    name = WorkerName("encode-7@gpu-b")
+    record_model_problems(farm.engine, name, Phase.ENCODE, {"tiny-wan": "no weights"})
     return farm.submit()[0]
 
 
@@ -191,11 +206,25 @@ SCENES: dict[str, list[tuple[Scene, str]]] = {
         (no_dit_worker_to_encode_for, r"No DiT worker is online, so nothing is encoded ahead\."),
         (no_vae_worker, r"No VAE worker is online\."),
         (worker_drains, r"No encode worker is online\."),
+        (
+            the_only_worker_could_not_load_it,
+            (
+                r"No encode worker is online\. "
+                r"encode-7@gpu-b could not load tiny-wan \d+ s ago: no weights"
+            ),
+        ),
     ],
     "model_not_served": [
         (
             encode_serves_other_models,
             r"None of the online encode workers \(2\) serves the model tiny-wan\.",
+        ),
+        (
+            encode_could_not_load_it,
+            (
+                r"None of the online encode workers \(2\) serves the model tiny-wan\. "
+                r"encode-0@gpu-a could not load tiny-wan \d+ s ago: no weights"
+            ),
         ),
         (
             dit_serves_other_models,
