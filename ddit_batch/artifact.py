@@ -40,6 +40,13 @@ _CURES = {
 }
 _NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """What a file system says of a key that nothing is under, or that is a folder of keys."""
+_LIBRARIES = frozenset(
+    [
+        *("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "http"),
+        *("httpx", "paramiko", "s3fs", "urllib3"),
+    ]
+)
+"""Whose errors come through from remote storages: not all of theirs are OSErrors."""
 _ANY_CURE = "check that the storage is up and reachable"
 
 
@@ -241,7 +248,14 @@ def _translated(action: str, where: str) -> Iterator[None]:
     """Turn what the storage raises into our errors, with what, where and the cure."""
     try:
         yield
-    except OSError as exc:
-        reason = exc.strerror or str(exc) or type(exc).__name__
-        cure = _CURES.get(exc.errno or 0, _ANY_CURE)
+    except Exception as exc:
+        if not _is_of_the_storage(exc):
+            raise
+        errno_, strerror = (exc.errno, exc.strerror) if isinstance(exc, OSError) else (None, None)
+        reason = strerror or str(exc) or type(exc).__name__
+        cure = _CURES.get(errno_ or 0, _ANY_CURE)
         raise StorageFailed(f"cannot {action} {where}: {reason}: {cure}") from exc
+
+
+def _is_of_the_storage(exc: Exception) -> bool:
+    return isinstance(exc, OSError) or type(exc).__module__.partition(".")[0] in _LIBRARIES

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bucket_server import BucketServer, bucket_server
 from small_disk import fill, needs_mounts, small_disk
 
 from ddit_batch.errors import ArtifactError, StorageFailed
@@ -49,6 +51,43 @@ def test_disk_that_has_room_again_in_time_is_no_failure(tmp_path: Path) -> None:
 
         freeing.join()
         assert store.get("a/b") == DATA
+
+
+@pytest.fixture
+def server() -> Iterator[BucketServer]:
+    """A store behind HTTP."""
+    with bucket_server() as server:
+        yield server
+
+
+@pytest.mark.parametrize("fault", ["refusals", "truncations"])
+def test_remote_store_that_fails_for_a_moment_is_asked_again(
+    server: BucketServer, fault: str
+) -> None:
+    """Too many requests, or a connection that breaks in the middle of an object."""
+    store = PatientStore(server.url, patience_s=10.0)
+    store.put("a/b", DATA)
+    setattr(server, fault, 2)
+
+    assert store.get("a/b") == DATA
+    setattr(server, fault, 2)
+    store.put("a/c", DATA)
+    assert store.get("a/c") == DATA
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [("refusals", "503"), ("truncations", "IncompleteRead")]
+)
+def test_remote_store_that_goes_on_failing_is_a_failure_of_the_store(
+    server: BucketServer, fault: str, said: str
+) -> None:
+    """Whatever class its library has for that; half an object is never taken for the whole."""
+    store = PatientStore(server.url, patience_s=0.3)
+    store.put("a/b", DATA)
+    setattr(server, fault, 1000)
+
+    with pytest.raises(StorageFailed, match=f"cannot read bucket://.*{said}"):
+        store.get("a/b")
 
 
 def test_what_is_missing_is_not_waited_for(tmp_path: Path) -> None:
