@@ -191,9 +191,9 @@ GROUP BY""",
 GROUP BY""",
 )
 HUNG_SINCE = (
-    """ AS role
+    """
 FROM (SELECT DISTINCT ON (name)""",
-    """ AS role,
+    """,
     CASE WHEN worker.ended_at IS NULL THEN worker.hung_since END AS hung_since
 FROM (SELECT DISTINCT ON (name)""",
 )

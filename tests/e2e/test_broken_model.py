@@ -70,6 +70,7 @@ def test_worker_serves_what_it_can_load_and_says_what_not(
                 worker.process and worker.process.pid,
             ),
             "it serves what it can",
+            within_s=120.0,
         )
         batch = cluster.submit("fox")
         batch.wait_done()
