@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     hung_after_s: float = 30.0
     """... but never sooner than after this long."""
     phase_timeout_s: float = 1800.0
-    """As long may an encode or VAE phase take, and a denoising step whose cost is not known."""
+    """So long may an encode or VAE phase take, and a step if none like it was timed yet."""
     store_patience_s: float = 10.0
     """How long a worker tries again when the artifact store fails, before its attempt ends."""
 

@@ -79,6 +79,8 @@ class JobView:
     """Workers that have hung while they held it."""
     silent_s: float = 0.0
     """Seconds since the worker that holds it was last seen to go on with it."""
+    said_step_s: float | None = None
+    """Seconds of its last step, as far as anybody has asked because it is silent."""
     last_group: tuple[WorkerName, ...] = ()
     """The workers of its last segment, while it has none: what they hold need not move."""
 

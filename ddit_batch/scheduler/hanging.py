@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ddit_batch.backlog import is_known
-from ddit_batch.cost_model import CostModel
+from ddit_batch.cost_model import CostModel, Live
 from ddit_batch.job import JobId, JobState
 from ddit_batch.snapshot import JobView, Progress, Snapshot
 
@@ -28,19 +27,30 @@ class HangLimits:
     group_s: float = 30.0
     """On top of that in a group: its members wait so long for one that hangs, then go on."""
     phase_s: float = 1800.0
-    """For an encode or VAE phase, and for a step whose cost nobody knows."""
+    """For an encode or VAE phase, and for a step if none of its kind was ever timed here."""
 
 
 def longest_silence_s(job: JobView, costs: CostModel, limits: HangLimits) -> float:
-    """How long the worker that holds *job* may be silent."""
+    """How long the worker that holds *job* may be silent.
+
+    A profile alone is no reason to take a job away: the device may be another, and slower by far.
+    Steps that were timed here are.
+    """
     if job.state is not JobState.DENOISING:
         return limits.phase_s
-    cost = costs.cost(job.model, job.shape)
     in_group_s = limits.group_s if job.dop > 1 else 0.0
-    if not is_known(cost):
+    step_s = max(_timed_s(job, costs), job.said_step_s or 0.0)
+    if not step_s:
         return max(limits.phase_s, limits.floor_s) + in_group_s
-    step_s = cost.at(cost.widest(max(job.dop, 1)))
     return max(limits.steps * step_s, limits.floor_s) + in_group_s
+
+
+def _timed_s(job: JobView, costs: CostModel) -> float:
+    """Seconds of a step of *job* as live steps tell; 0 if none do."""
+    cost = costs.cost(job.model, job.shape)
+    dop = cost.widest(max(job.dop, 1))
+    is_timed = cost.live and cost.live[cost.dops.index(dop)] is not Live.NONE
+    return cost.at(dop) if is_timed else 0.0
 
 
 class Silences:
@@ -61,18 +71,20 @@ class Silences:
         jobs = []
         for job in snapshot.jobs:
             if job.held:
-                sign = _sign(job, reports.get(job.job_id))
+                report = _of_attempt(reports.get(job.job_id), job.attempt)
+                sign = (job.attempt, job.state, report and report.step, job.group)
                 before, begun_s = self._since.get(job.job_id, (None, now_s))
                 begun_s = now_s if is_blind or sign != before else begun_s
                 since[job.job_id] = (sign, begun_s)
                 if now_s - begun_s >= _NOTICED_S:
-                    jobs.append(replace(job, silent_s=now_s - begun_s))
+                    said_step_s = None if report is None else report.step_s
+                    silent_s = now_s - begun_s
+                    jobs.append(replace(job, silent_s=silent_s, said_step_s=said_step_s))
                     continue
             jobs.append(job)
         self._since = since
         return replace(snapshot, jobs=tuple(jobs))
 
 
-def _sign(job: JobView, report: Progress | None) -> object:
-    step = report.step if report is not None and report.attempt == job.attempt else None
-    return (job.attempt, job.state, step, job.group)
+def _of_attempt(report: Progress | None, attempt: int) -> Progress | None:
+    return report if report is not None and report.attempt == attempt else None

@@ -22,6 +22,7 @@ def waiting_again(job: JobView) -> JobView:
         pending=None,
         last_group=job.group,
         silent_s=0.0,
+        said_step_s=None,
         dop=0,
         message=Whereabouts.NONE,
     )

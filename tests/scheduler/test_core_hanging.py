@@ -8,7 +8,7 @@ import pytest
 from fake_costs import COSTS, FakeCosts
 from worlds import LIMITS, a_held_job, a_job, a_worker, a_world, applied
 
-from ddit_batch.cost_model import Basis
+from ddit_batch.cost_model import Live
 from ddit_batch.job import HELD_STATES, PHASE_OF, JobId, JobState, Phase
 from ddit_batch.policy.static import Static
 from ddit_batch.scheduler.core import Command, Send, TakeAway, TimeOut, decide
@@ -16,7 +16,9 @@ from ddit_batch.scheduler.hanging import HangLimits, Silences, longest_silence_s
 from ddit_batch.snapshot import JobView, Progress, Snapshot
 
 S = JobState
-POLICY = Static(costs=COSTS, dop=1)
+TIMED = FakeCosts(other=replace(COSTS.other, live=(Live.OBSERVED,) * len(COSTS.other.dops)))
+"""Costs that live steps have confirmed."""
+POLICY = Static(costs=TIMED, dop=1)
 HANG = HangLimits(steps=10, floor_s=30, group_s=5, phase_s=600)
 BOUNDS = replace(LIMITS, hang=HANG, max_timeouts=2)
 STEP_S = COSTS.other.at(1)
@@ -70,10 +72,10 @@ def test_silence_that_is_too_long_follows_the_step() -> None:
     """Ten steps, at least half a minute, and more in a group, whose members wait for each other."""
     worker, mate = a_worker(0), a_worker(1)
     alone, pair = (a_held_job(1, S.DENOISING, *crew) for crew in ((worker,), (worker, mate)))
-    slow = FakeCosts(other=replace(COSTS.other, step_s=tuple(20 * s for s in COSTS.other.step_s)))
+    slow = FakeCosts(other=replace(TIMED.other, step_s=tuple(20 * s for s in COSTS.other.step_s)))
 
-    assert longest_silence_s(alone, COSTS, HANG) == 30
-    assert longest_silence_s(pair, COSTS, HANG) == 35
+    assert longest_silence_s(alone, TIMED, HANG) == 30
+    assert longest_silence_s(pair, TIMED, HANG) == 35
     assert longest_silence_s(alone, slow, HANG) == pytest.approx(200 * STEP_S)
 
 
@@ -82,15 +84,23 @@ def test_phases_without_steps_have_a_limit_of_their_own(state: JobState) -> None
     """They show no sign of going on in between."""
     job = a_held_job(1, state, a_worker(0, PHASE_OF[state]))
 
+    assert longest_silence_s(job, TIMED, HANG) == 600
+
+
+def test_step_that_was_never_timed_here_has_that_limit_too() -> None:
+    """A profile is no reason to take a job away: its device may have been a faster one."""
+    job = a_held_job(1, S.DENOISING, a_worker(0))
+
     assert longest_silence_s(job, COSTS, HANG) == 600
 
 
-def test_step_of_unknown_cost_has_that_limit_too() -> None:
-    """A guess is no reason to take a job away."""
-    unknown = FakeCosts(other=replace(COSTS.other, basis=Basis.ASSUMED, bases=()))
-    job = a_held_job(1, S.DENOISING, a_worker(0))
+def test_job_whose_own_steps_were_slow_may_be_silent_for_longer() -> None:
+    """What its leader has said of the last one counts, if it is more than others took."""
+    job = a_held_job(1, S.DENOISING, a_worker(0), said_step_s=20.0)
 
-    assert longest_silence_s(job, unknown, HANG) == 600
+    assert longest_silence_s(job, COSTS, HANG) == 200
+    assert longest_silence_s(job, TIMED, HANG) == 200
+    assert longest_silence_s(replace(job, said_step_s=0.1), COSTS, HANG) == 30
 
 
 def told(step: int) -> dict[JobId, Progress]:

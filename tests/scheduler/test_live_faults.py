@@ -296,12 +296,11 @@ def test_job_of_a_worker_that_hangs_goes_to_another(
     driver = make_driver(pace=pace(lease_s=600.0), limits=limits)
     rounds(driver, 1.0)
     control.report(claim.job_id, Progress(attempt=1, step=1, step_s=0.1))
-    rounds(driver, 1.0)
-    assert rows.row(engine, claim.job_id)["holder"] == hung
+    reported_s = time.monotonic()
 
-    took_s = rounds_until(driver, lambda: bool(control.waiting_task_ids({"dit.dit-1@host"})))
+    rounds_until(driver, lambda: bool(control.waiting_task_ids({"dit.dit-1@host"})))
 
-    assert took_s < 1.5
+    assert time.monotonic() - reported_s >= 1.5
     assert rows.history(engine, claim.job_id)[-1] == ("timed_out", "denoising", "encoded")
     assert rows.row(engine, claim.job_id)["timeouts"] == 1
 

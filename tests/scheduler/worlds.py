@@ -169,6 +169,7 @@ def _waiting(job: JobView) -> JobView:
         group=(),
         last_group=job.group,
         silent_s=0.0,
+        said_step_s=None,
         dop=0,
         message=Whereabouts.NONE,
     )
