@@ -6,7 +6,7 @@ Rule 2: the store knows no job and no state. Keys are made in ``artifact_keys.py
 is in Postgres.
 
 Errors: what is not there is an ``ArtifactError`` (the phase before must run again); anything else
-that the storage says is a ``RetryablePhaseError`` (the disk is full, the network is down: the same
+that the storage says is a ``StorageFailed`` (the disk is full, the network is down: the same
 bytes may be fine later). A writer that is killed can leave a temporary file, whose name holds a
 ``~`` and so is no key.
 """
@@ -29,7 +29,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from ddit_batch.artifact_keys import check_key, is_key
-from ddit_batch.errors import ArtifactError, ConfigError, RetryablePhaseError
+from ddit_batch.errors import ArtifactError, ConfigError, StorageFailed
 
 _CURES = {
     errno.ENOSPC: "free some space, or set DDIT_ARTIFACTS_URL to a larger place",
@@ -42,6 +42,13 @@ _CURES = {
 }
 _NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """What a file system says of a key that nothing is under, or that is a folder of keys."""
+_LIBRARIES = frozenset(
+    [
+        *("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "http"),
+        *("httpx", "paramiko", "s3fs", "urllib3"),
+    ]
+)
+"""Whose errors come through from remote storages: not all of theirs are OSErrors."""
 _ANY_CURE = "check that the storage is up and reachable"
 
 
@@ -88,7 +95,7 @@ class ArtifactStore:
 
         Raises:
             ArtifactError: *key* is not a legal key.
-            RetryablePhaseError: The storage refused.
+            StorageFailed: The storage refused.
         """
         path = self._path(key)
         with _translated("write", self._where(key)):
@@ -99,7 +106,7 @@ class ArtifactStore:
 
         Raises:
             ArtifactError: Nothing is, or *key* is not a legal key.
-            RetryablePhaseError: The storage could not be read.
+            StorageFailed: The storage could not be read.
         """
         path = self._path(key)
         with _translated("read", self._where(key)):
@@ -183,7 +190,7 @@ class ArtifactStore:
         Raises:
             ArtifactError: Nothing is under *key*, or *name* is no file name.
             ConfigError: No installed package knows the folder's protocol.
-            RetryablePhaseError: The storage refused.
+            StorageFailed: The storage refused.
         """
         if name in {"", ".", ".."} or not {"/", "\\", "\0"}.isdisjoint(name):
             raise ArtifactError(f"{name!r} is no file name: see artifact_keys.file_name_for")
@@ -287,7 +294,14 @@ def _translated(action: str, where: str) -> Iterator[None]:
     """Turn what the storage raises into our errors, with what, where and the cure."""
     try:
         yield
-    except OSError as exc:
-        reason = exc.strerror or str(exc) or type(exc).__name__
-        cure = _CURES.get(exc.errno or 0, _ANY_CURE)
-        raise RetryablePhaseError(f"cannot {action} {where}: {reason}: {cure}") from exc
+    except Exception as exc:
+        if not _is_of_the_storage(exc):
+            raise
+        errno_, strerror = (exc.errno, exc.strerror) if isinstance(exc, OSError) else (None, None)
+        reason = strerror or str(exc) or type(exc).__name__
+        cure = _CURES.get(errno_ or 0, _ANY_CURE)
+        raise StorageFailed(f"cannot {action} {where}: {reason}: {cure}") from exc
+
+
+def _is_of_the_storage(exc: Exception) -> bool:
+    return isinstance(exc, OSError) or type(exc).__module__.partition(".")[0] in _LIBRARIES

@@ -94,6 +94,15 @@ class Settings(BaseSettings):
     drain_s: float = 20.0
     """How long a stopping worker may take to checkpoint and give its job back."""
 
+    hung_steps: float = 10.0
+    """A worker that takes as long as so many steps for one hangs, and its job is taken away ..."""
+    hung_after_s: float = 30.0
+    """... but never sooner than after this long."""
+    phase_timeout_s: float = 1800.0
+    """So long may an encode or VAE phase take, and a step if none like it was timed yet."""
+    store_patience_s: float = 10.0
+    """How long a worker tries again when the artifact store fails, before its attempt ends."""
+
     # how much at once
     look_ahead: int = 8
     """Jobs encoded, or on their way to it, ahead of each DiT worker's next free moment."""
@@ -103,8 +112,12 @@ class Settings(BaseSettings):
     """A DiT worker that dies costs its job at most this many denoising steps."""
     max_failures: int = 3
     """Attempts with a cause of their own after which a job fails."""
-    max_worker_losses: int = 5
+    max_worker_losses: int = 3
     """Lost workers after which a job is held to be what kills them, and fails."""
+    max_timeouts: int = 3
+    """Attempts that were taken from a worker that hung, after which a job fails."""
+    max_store_failures: int = 5
+    """Attempts that the store failed, while it failed nobody else, after which a job fails."""
 
     # how it is watched
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

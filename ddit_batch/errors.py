@@ -15,6 +15,7 @@
     │   └── LeadershipLost      another scheduler leads now
     └── PhaseError              a phase failed with a cause of its own
         ├── RetryablePhaseError another attempt may succeed
+        │   └── StorageFailed   the artifact store is full, forbidden or away
         └── OutOfMemory         this shape does not fit on this worker
 
 A message says what, the value, the rule and the cure. Errors of libraries are translated at the
@@ -72,6 +73,10 @@ class PhaseError(DditError):
 
 class RetryablePhaseError(PhaseError):
     """A phase failed, and another attempt may succeed."""
+
+
+class StorageFailed(RetryablePhaseError):  # noqa: N818 -- as the cause is called
+    """The storage did not take or give what it should; the same bytes may be fine later."""
 
 
 class OutOfMemory(PhaseError):  # noqa: N818

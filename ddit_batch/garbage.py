@@ -28,6 +28,8 @@ UNION SELECT artifact_key FROM jobs WHERE artifact_key IS NOT NULL
 UNION SELECT manifest_key FROM jobs WHERE manifest_key IS NOT NULL
 UNION SELECT checkpoint_key FROM jobs
     WHERE checkpoint_key IS NOT NULL AND state NOT IN ('succeeded', 'cancelled')
+UNION SELECT older_checkpoint_key FROM jobs
+    WHERE older_checkpoint_key IS NOT NULL AND state NOT IN ('succeeded', 'cancelled')
 UNION SELECT latents_key FROM jobs
     WHERE latents_key IS NOT NULL AND state NOT IN ('succeeded', 'cancelled')
 """

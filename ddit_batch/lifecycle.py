@@ -28,6 +28,8 @@ class Trigger(StrEnum):
     """The worker stops on purpose (drain, preemption) and returns the job."""
     WORKER_LOST = "worker_lost"
     """The scheduler found that the worker's lease ran out, or that it was replaced."""
+    TIMED_OUT = "timed_out"
+    """The worker lives, but did not go on with the job for too long: it was taken away."""
     ATTEMPT_FAILED = "attempt_failed"
     """The phase raised, and the job has tries left."""
     HANDOFF_LOST = "handoff_lost"
@@ -53,12 +55,14 @@ TRANSITIONS: dict[tuple[JobState, Trigger], JobState] = {
     (_S.ENCODING, _T.FINISH): _S.ENCODED,
     (_S.ENCODING, _T.GIVE_BACK): _S.QUEUED,
     (_S.ENCODING, _T.WORKER_LOST): _S.QUEUED,
+    (_S.ENCODING, _T.TIMED_OUT): _S.QUEUED,
     (_S.ENCODING, _T.ATTEMPT_FAILED): _S.QUEUED,
     # dit
     (_S.ENCODED, _T.CLAIM): _S.DENOISING,
     (_S.DENOISING, _T.FINISH): _S.DENOISED,
     (_S.DENOISING, _T.GIVE_BACK): _S.ENCODED,
     (_S.DENOISING, _T.WORKER_LOST): _S.ENCODED,
+    (_S.DENOISING, _T.TIMED_OUT): _S.ENCODED,
     (_S.DENOISING, _T.ATTEMPT_FAILED): _S.ENCODED,
     (_S.DENOISING, _T.HANDOFF_LOST): _S.QUEUED,
     # vae
@@ -66,6 +70,7 @@ TRANSITIONS: dict[tuple[JobState, Trigger], JobState] = {
     (_S.DECODING, _T.FINISH): _S.SUCCEEDED,
     (_S.DECODING, _T.GIVE_BACK): _S.DENOISED,
     (_S.DECODING, _T.WORKER_LOST): _S.DENOISED,
+    (_S.DECODING, _T.TIMED_OUT): _S.DENOISED,
     (_S.DECODING, _T.ATTEMPT_FAILED): _S.DENOISED,
     (_S.DECODING, _T.HANDOFF_LOST): _S.ENCODED,
     # the end, from any live state

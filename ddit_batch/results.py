@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ddit_batch.artifact_keys import file_name_for
+from ddit_batch.causes import advice_for
 from ddit_batch.db.status import FinishedJob
 from ddit_batch.job import JobState
 
@@ -67,7 +68,11 @@ def _response(job: FinishedJob) -> dict[str, object]:
 def _error(job: FinishedJob) -> dict[str, object]:
     if job.state is JobState.CANCELLED:
         return {"code": "cancelled", "message": "cancelled on request"}
-    return {"code": job.failure_code, "message": job.failure_message}
+    return {
+        "code": job.failure_code,
+        "message": job.failure_message,
+        "advice": advice_for(job.failure_code),
+    }
 
 
 def _write(file: Path, lines: list[str]) -> None:

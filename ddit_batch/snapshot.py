@@ -23,6 +23,17 @@ class Whereabouts(StrEnum):
     """Sent, unclaimed, and no longer in its queue: the broker or the worker that took it died."""
 
 
+class StoreState(StrEnum):
+    """Whether the artifact store takes what workers write."""
+
+    WELL = "well"
+    """As far as anybody knows."""
+    FAILING = "failing"
+    """No: new work would be lost."""
+    PROBE = "probe"
+    """Not the last time, and that is a while ago: one job may find out."""
+
+
 class Instruction(StrEnum):
     """What a leader finds in its job's mailbox, beside the group that it should have."""
 
@@ -64,6 +75,12 @@ class JobView:
     pending: tuple[WorkerName, ...] | None = None
     """The group that a running job was told to have from its next step boundary, as long as it has
     another: () if it is to give all of them back. None: nothing is pending."""
+    timeouts: int = 0
+    """Workers that have hung while they held it."""
+    silent_s: float = 0.0
+    """Seconds since the worker that holds it was last seen to go on with it."""
+    said_step_s: float | None = None
+    """Seconds of its last step, as far as anybody has asked because it is silent."""
     last_group: tuple[WorkerName, ...] = ()
     """The workers of its last segment, while it has none: what they hold need not move."""
     paused: bool = False
@@ -149,6 +166,7 @@ class Snapshot:
     batches: tuple[BatchView, ...] = ()
     """The batches of ``jobs`` that differ from the defaults of ``BatchView``."""
     recent: Recent = Recent()
+    store: StoreState = StoreState.WELL
 
 
 def order_key(job: JobView) -> tuple[int, int]:

@@ -21,7 +21,7 @@ import explain_page
 import input_page
 import operations_page
 
-from ddit_batch import lifecycle_docs
+from ddit_batch import causes, lifecycle_docs
 from ddit_batch.cli import main as ddit
 from ddit_batch.db.engine import make_engine
 from ddit_batch.db.migrate import upgrade
@@ -77,6 +77,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "state diagram": lifecycle_docs.state_diagram,
     "states": lifecycle_docs.state_table,
     "triggers": lifecycle_docs.trigger_table,
+    "causes": causes.cause_table,
     "views": views,
     **input_page.PARTS,
     **operations_page.PARTS,

@@ -24,6 +24,7 @@ LEGAL = {
         T.FINISH: S.ENCODED,
         T.GIVE_BACK: S.QUEUED,
         T.WORKER_LOST: S.QUEUED,
+        T.TIMED_OUT: S.QUEUED,
         T.ATTEMPT_FAILED: S.QUEUED,
         T.FAIL: S.FAILED,
         T.CANCEL: S.CANCELLED,
@@ -33,6 +34,7 @@ LEGAL = {
         T.FINISH: S.DENOISED,
         T.GIVE_BACK: S.ENCODED,
         T.WORKER_LOST: S.ENCODED,
+        T.TIMED_OUT: S.ENCODED,
         T.ATTEMPT_FAILED: S.ENCODED,
         T.HANDOFF_LOST: S.QUEUED,
         T.FAIL: S.FAILED,
@@ -43,6 +45,7 @@ LEGAL = {
         T.FINISH: S.SUCCEEDED,
         T.GIVE_BACK: S.DENOISED,
         T.WORKER_LOST: S.DENOISED,
+        T.TIMED_OUT: S.DENOISED,
         T.ATTEMPT_FAILED: S.DENOISED,
         T.HANDOFF_LOST: S.ENCODED,
         T.FAIL: S.FAILED,
@@ -99,7 +102,7 @@ def test_final_states_have_no_exit_but_the_retries_of_failed() -> None:
 def test_every_held_state_returns_to_the_state_that_waits_for_its_phase() -> None:
     """A worker that dies, stops or fails costs a job its phase and no more."""
     for phase in Phase:
-        for trigger in (T.WORKER_LOST, T.GIVE_BACK, T.ATTEMPT_FAILED):
+        for trigger in (T.WORKER_LOST, T.TIMED_OUT, T.GIVE_BACK, T.ATTEMPT_FAILED):
             assert next_state(WORKING_STATE[phase], trigger) is WAITING_STATE[phase]
 
 

@@ -8,6 +8,7 @@ failed. Flower shows either.
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -16,23 +17,30 @@ from celery.exceptions import Ignore
 from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import SQLAlchemyError
 
+from ddit_batch.causes import Cause
 from ddit_batch.db.claims import Claim
 from ddit_batch.db.engine import persist
 from ddit_batch.errors import (
     ArtifactError,
     ConfigError,
     DditError,
+    GroupBroken,
     OutOfMemory,
     PhaseError,
     RetryablePhaseError,
     StateConflict,
+    StorageFailed,
 )
 from ddit_batch.job import JobId, Phase
+from ddit_batch.phases.device import fitting, free_memory
 from workers.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
 _Runtime = TypeVar("_Runtime", bound=Runtime[Any])
+
+_LONGEST_MESSAGE = 2000
+"""Characters of a failure's message; the rest is in the worker's log."""
 
 OUTAGE_S = 120.0
 """How long a worker waits for Postgres to come back before it lets an attempt go."""
@@ -83,7 +91,11 @@ def _see_to_its_end(runtime: _Runtime, claim: Claim, work: Work[_Runtime]) -> No
         "incarnation": claim.incarnation,
     }
     try:
-        work(runtime, claim)
+        with (
+            runtime.watchdog.watching(claim),
+            fitting(f"the {claim.phase} phase of a video of {claim.request.shape}"),
+        ):
+            work(runtime, claim)
     except StoppedOnPurpose as exc:
         logger.info("stopped: %s", exc, extra={"action": "stopped", **ids})
         tell_flower(exc)
@@ -91,10 +103,14 @@ def _see_to_its_end(runtime: _Runtime, claim: Claim, work: Work[_Runtime]) -> No
     except StateConflict as exc:
         logger.warning("fenced: %s", exc, extra={"action": "fenced", **ids})
         tell_flower(exc)
+        _say_answered(runtime, claim)
         raise Ignore from exc
     except Exception as exc:
         logger.exception("attempt failed", extra={"action": "attempt_failed", **ids})
         _record_failure(runtime, claim, exc)
+        if isinstance(exc, OutOfMemory):
+            traceback.clear_frames(exc.__traceback__)  # of the attempt, which has ended
+            free_memory()
         raise
     logger.info("finished", extra={"action": "finished", **ids})
 
@@ -115,15 +131,20 @@ def _record_failure(runtime: Runtime[Any], claim: Claim, exc: Exception) -> None
     """Move the job on as the cause demands; if it is not ours any more, leave it."""
 
     def record() -> None:
+        message = _message(exc)
         if isinstance(exc, ArtifactError) and claim.phase is not Phase.ENCODE:
             runtime.claims.handoff_lost(
-                claim, message=str(exc), max_failures=runtime.settings.max_failures
+                claim, message=message, max_failures=runtime.settings.max_failures
+            )
+        elif isinstance(exc, StorageFailed):
+            runtime.claims.storage_failed(
+                claim, message=message, max_store_failures=runtime.settings.max_store_failures
             )
         else:
             runtime.claims.fail(
                 claim,
-                code=_code(exc),
-                message=str(exc) or type(exc).__name__,
+                code=_cause(exc),
+                message=message,
                 retryable=_is_retryable(exc),
                 max_failures=runtime.settings.max_failures,
             )
@@ -132,9 +153,23 @@ def _record_failure(runtime: Runtime[Any], claim: Claim, exc: Exception) -> None
         persist(record, give_up_s=OUTAGE_S, what=f"failure of {claim.job_id}")
     except StateConflict:
         logger.warning("fenced before the failure was recorded", extra={"job_id": claim.job_id})
+        _say_answered(runtime, claim)
     except SQLAlchemyError:
         # Nobody knows that this attempt has ended: let the scheduler find its holder gone.
         logger.exception("failure not recorded", extra={"job_id": claim.job_id})
+        runtime.lease.renounce()
+
+
+def _say_answered(runtime: Runtime[Any], claim: Claim) -> None:
+    """If the job was taken away because this worker did not go on: it can be given others again."""
+    try:
+        persist(
+            lambda: runtime.claims.answered(claim.incarnation),
+            give_up_s=OUTAGE_S,
+            what="say that this worker has answered",
+        )
+    except SQLAlchemyError:
+        logger.exception("not said that this worker has answered")
         runtime.lease.renounce()
 
 
@@ -143,18 +178,25 @@ def _is_retryable(exc: Exception) -> bool:
     return isinstance(exc, RetryablePhaseError) or not isinstance(exc, (PhaseError, ConfigError))
 
 
-def _code(exc: Exception) -> str:
-    """The word for the cause, in SQL and in error files."""
-    match exc:
-        case OutOfMemory():
-            return "out_of_memory"
-        case ConfigError():
-            return "model_unavailable"
-        case RetryablePhaseError():
-            return "storage_failed"
-        case ArtifactError():
-            return "handoff_lost"
-        case PhaseError():
-            return "phase_failed"
-        case _:
-            return "unexpected_error"
+def _message(exc: Exception) -> str:
+    """What *exc* says, in one line of a bearable length: its user is no reader of tracebacks."""
+    return " ".join(str(exc).split())[:_LONGEST_MESSAGE] or type(exc).__name__
+
+
+def _cause(exc: Exception) -> Cause:
+    """The cause of an attempt that *exc* has ended."""
+    for kind, cause in _CAUSES:
+        if isinstance(exc, kind):
+            return cause
+    return Cause.UNEXPECTED_ERROR
+
+
+_CAUSES: tuple[tuple[type[DditError], Cause], ...] = (
+    (OutOfMemory, Cause.OUT_OF_MEMORY),
+    (ConfigError, Cause.MODEL_UNAVAILABLE),
+    (StorageFailed, Cause.STORAGE_FAILED),
+    (ArtifactError, Cause.HANDOFF_LOST),
+    (GroupBroken, Cause.GROUP_BROKEN),
+    (PhaseError, Cause.PHASE_FAILED),
+)
+"""The first that fits; what is in none of these classes we do not know."""

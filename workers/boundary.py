@@ -53,7 +53,11 @@ class StepBoundary:
             GroupBroken: A member is gone or hangs.
         """
         self.state = state
-        lost = self._checkpoints.claim_lost or self._crew.claim_lost
+        lost = (
+            self._checkpoints.claim_lost
+            or self._crew.claim_lost
+            or self._runtime.watchdog.has_lost(self._claim)
+        )
         if lost or not self._runtime.lease.holds(self._claim.incarnation):
             raise StateConflict(f"job {self._claim.job_id} was taken from this worker")
         verdict = self._verdict(self._talk(state, step_s))

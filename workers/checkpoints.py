@@ -1,19 +1,23 @@
-"""Where checkpoints go: into the store, then named in Postgres, then the old one away."""
+"""Where checkpoints go: to the store, then named in Postgres, then all but the newest two away."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 
 from ddit_batch import artifact_keys
 from ddit_batch.db.claims import Claim
 from ddit_batch.db.engine import persist
-from ddit_batch.errors import DditError
+from ddit_batch.errors import ArtifactError, DditError, StorageFailed
 from ddit_batch.phases.models.base import Denoiser
 from workers.attempt import OUTAGE_S
 from workers.runtime import Runtime
 
 logger = logging.getLogger(__name__)
+
+_KEPT = 2
+"""Of a job's checkpoints, for the newest may be damaged."""
 
 
 class JobCheckpoints:
@@ -22,7 +26,7 @@ class JobCheckpoints:
     def __init__(self, runtime: Runtime[Denoiser], claim: Claim) -> None:
         self._runtime = runtime
         self._claim = claim
-        self._key = claim.checkpoint_key
+        self._keys = [key for key in (claim.older_checkpoint_key, claim.checkpoint_key) if key]
         self._lock = threading.Lock()
         self._newest: tuple[str, int] | None = None
         self._lost = threading.Event()
@@ -34,10 +38,10 @@ class JobCheckpoints:
             return self._newest
 
     @property
-    def key(self) -> str | None:
-        """Where the job's newest checkpoint is, whoever wrote it; None if it has none."""
+    def keys(self) -> tuple[str, ...]:
+        """Where the job's checkpoints are, whoever wrote them; the newest last."""
         with self._lock:
-            return self._key
+            return tuple(self._keys)
 
     @property
     def claim_lost(self) -> bool:
@@ -45,9 +49,22 @@ class JobCheckpoints:
         return self._lost.is_set()
 
     def write(self, data: bytes, step: int) -> None:
-        """Store *data* and name it as the job's checkpoint."""
+        """Store *data* and name it as the job's checkpoint.
+
+        Raises:
+            StorageFailed: It could not be stored. The job goes on without it.
+        """
         key = artifact_keys.checkpoint_key(self._claim.job_id, self._claim.attempt, step)
-        self._runtime.store.put(key, data)
+        try:
+            self._runtime.store.put(key, data)
+        except StorageFailed as exc:
+            message = str(exc)
+            persist(
+                lambda: self._runtime.claims.checkpoint_failed(self._claim, message=message),
+                give_up_s=OUTAGE_S,
+                what="report a failing store",
+            )
+            raise
         named = persist(
             lambda: self._runtime.claims.save_checkpoint(self._claim, key=key, step=step),
             give_up_s=OUTAGE_S,
@@ -57,15 +74,42 @@ class JobCheckpoints:
             self._lost.set()
             return
         with self._lock:
-            old, self._key = self._key, key
+            if key not in self._keys:
+                self._keys.append(key)
+            old, self._keys = self._keys[:-_KEPT], self._keys[-_KEPT:]
             self._newest = (key, step)
-        if old is not None and old != key:
-            self._runtime.store.delete(old)
+        self._delete(old)
+
+    def lost(self, key: str, why: ArtifactError) -> str | None:
+        """The newest checkpoint, *key*, cannot be read: the key of the one before.
+
+        None: there is none, and the job starts over.
+
+        Raises:
+            StateConflict: The claim is lost.
+        """
+        older = persist(
+            lambda: self._runtime.claims.forget_checkpoint(self._claim, key=key),
+            give_up_s=OUTAGE_S,
+            what="forget a checkpoint",
+        )
+        logger.warning(
+            "%s: %s",
+            "starts over" if older is None else "goes back to the checkpoint before",
+            why,
+            extra={"action": "checkpoint_lost", "job_id": self._claim.job_id},
+        )
+        self._keys.remove(key)
+        self._delete([key])
+        return older
 
     def forget(self) -> None:
-        """Delete the newest checkpoint: the phase is done."""
-        if self._key is not None:
+        """Delete what checkpoints there are: the phase is done."""
+        self._delete(self.keys)
+
+    def _delete(self, keys: Sequence[str]) -> None:
+        for key in keys:
             try:
-                self._runtime.store.delete(self._key)
+                self._runtime.store.delete(key)
             except DditError as exc:
                 logger.warning("an old checkpoint stays: %s", exc)

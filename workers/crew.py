@@ -6,8 +6,10 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from redis import RedisError
+
 from ddit_batch.db.claims import Claim
-from ddit_batch.errors import GroupBroken
+from ddit_batch.errors import GroupBroken, OutOfMemory
 from ddit_batch.job import WorkerName
 from ddit_batch.phases.models.base import Denoiser, DenoisingState
 from ddit_batch.phases.sequence_parallel.following import change_group
@@ -34,6 +36,7 @@ class Crew:
         self._accounts = accounts
         self._epoch = 0
         self._group = lone_group(former.me)
+        self._formation: Formation | None = None
 
     @property
     def claim_lost(self) -> bool:
@@ -66,7 +69,12 @@ class Crew:
             self._former.cache.forget(group)
 
     def fall_back(self, state: DenoisingState) -> None:
-        """The group is broken: go on alone from *state*. What forms for this job is given up."""
+        """The group is broken: go on alone from *state*. What forms for this job is given up.
+
+        Raises:
+            OutOfMemory: It broke because the memory of a follower is full. What a group of this
+                size cannot do, fewer workers cannot either, and another such group would break too.
+        """
         broken = self._group
         self._be_alone()
         self._former.cache.forget(broken)
@@ -78,6 +86,8 @@ class Crew:
             extra={"action": "group_broken", **self._ids},
         )
         self._record(state.step, "group_broken")
+        if said := self._heard_out_of_memory():
+            raise OutOfMemory(said)
 
     def desert(self) -> None:
         """The attempt ends by an error: the followers may be in the middle of a step."""
@@ -92,7 +102,7 @@ class Crew:
         for name in newcomers:
             formation.rendezvous.say_go(name)
         # From here on the new group is the one that breaks, and the plan is used up.
-        self._group, self._epoch = new, formation.epoch
+        self._group, self._epoch, self._formation = new, formation.epoch, formation
         self._former.cache.use(new)
         self._former.taken(formation)
         try:
@@ -114,6 +124,15 @@ class Crew:
             extra={"action": "group_changed", "dop": new.size, **self._ids},
         )
         self._record(state.step, _reason(old, new))
+
+    def _heard_out_of_memory(self) -> str:
+        """What a follower of the group that broke has said of its memory; empty: nothing."""
+        formation, self._formation = self._formation, None
+        try:
+            return "" if formation is None else formation.rendezvous.heard_out_of_memory()
+        except RedisError as exc:
+            logger.warning("broker away: %s", exc, extra={"action": "broker_away"})
+            return ""
 
     def _be_alone(self) -> None:
         self._group = lone_group(self._former.me)

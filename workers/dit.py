@@ -59,7 +59,7 @@ def denoise_job(runtime: DitRuntime, claim: Claim) -> None:
         closing(CheckpointWriter(checkpoints.write)) as writer,
         leading(runtime.former, claim, denoiser, accounts) as crew,
     ):
-        state = _begin(runtime, claim, denoiser)
+        state = _begin(runtime, claim, denoiser, checkpoints)
         crew.gather()
         boundary = StepBoundary(runtime, claim, checkpoints, writer, crew)
         state, verdict = _denoise(denoiser, state, boundary, crew)
@@ -67,7 +67,7 @@ def denoise_job(runtime: DitRuntime, claim: Claim) -> None:
         if verdict is Verdict.RELEASE:
             _give_back(runtime, claim, state, checkpoints, writer)
     if verdict is Verdict.CANCEL:
-        confirm_cancel(runtime, claim, f"cancelled at step {state.step}", checkpoints.key)
+        confirm_cancel(runtime, claim, f"cancelled at step {state.step}", *checkpoints.keys)
     _finish(runtime, claim, state)
     checkpoints.forget()
 
@@ -78,7 +78,8 @@ def _denoise(
     """Denoise, and go on from the last completed step whenever the group breaks.
 
     What breaks a group need not be a lost member: any error of a step in a group counts. If it was
-    the job's own fault, it comes again when the leader takes that step alone.
+    the job's own fault, it comes again when the leader takes that step alone. Only a follower whose
+    memory is full says so, and ends the attempt.
     """
     while True:
         try:
@@ -89,25 +90,19 @@ def _denoise(
             crew.fall_back(state)
 
 
-def _begin(runtime: DitRuntime, claim: Claim, denoiser: Denoiser) -> DenoisingState:
+def _begin(
+    runtime: DitRuntime, claim: Claim, denoiser: Denoiser, checkpoints: JobCheckpoints
+) -> DenoisingState:
     """The state to go on from. An unreadable checkpoint costs its steps, not the job."""
     assert claim.embeddings_key is not None, "a job that is denoising has embeddings"
     embeddings = _embeddings(runtime, claim.embeddings_key)
-    if claim.checkpoint_key is not None:
+    key = claim.checkpoint_key
+    while key is not None:
         try:
-            data = runtime.store.get(claim.checkpoint_key)
+            data = runtime.store.get(key)
             return denoiser.resume(claim.request, embeddings, checkpoint.from_bytes(data))
         except ArtifactError as exc:
-            logger.warning(
-                "starts over: %s",
-                exc,
-                extra={"action": "checkpoint_lost", "job_id": claim.job_id},
-            )
-            persist(
-                lambda: runtime.claims.forget_checkpoint(claim),
-                give_up_s=OUTAGE_S,
-                what="forget a checkpoint",
-            )
+            key = checkpoints.lost(key, exc)
     return denoiser.start(claim.request, embeddings)
 
 

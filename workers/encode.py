@@ -40,10 +40,11 @@ def encode_job(runtime: Runtime[Encoder], claim: Claim) -> None:
     config = runtime.models.configs[claim.request.model]
     key = artifact_keys.embeddings_key(embeddings_digest(config, claim.request))
     stop_if_cancelled(runtime, claim)
-    if not runtime.store.exists(key):
+    found = runtime.store.exists(key)
+    if not found:
         runtime.store.put(key, embeddings_to_bytes(encode(encoder, claim.request)))
     persist(
-        lambda: runtime.claims.finish_encode(claim, embeddings_key=key),
+        lambda: runtime.claims.finish_encode(claim, embeddings_key=key, found=found),
         give_up_s=OUTAGE_S,
         what=f"finish {claim.job_id}",
     )

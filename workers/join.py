@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 
 from celery.exceptions import Ignore
+from redis import RedisError
 
 from ddit_batch.dispatch import JOIN_TASK
-from ddit_batch.errors import GroupBroken
+from ddit_batch.errors import GroupBroken, OutOfMemory
 from ddit_batch.job import JobId
+from ddit_batch.phases.device import free_memory
 from ddit_batch.phases.models.base import Denoiser
 from ddit_batch.phases.sequence_parallel.following import follow
 from ddit_batch.phases.sequence_parallel.group import SPGroup
@@ -40,6 +43,13 @@ def join_task(self: DitTask, job_id: str, attempt: int, epoch: int, protocol: in
             logger.info("left: %s", exc, extra={"action": "left", **ids})
             tell_flower(exc)
             raise Ignore from exc
+        except OutOfMemory as exc:
+            # The leader has been told, and ends the attempt by this cause.
+            logger.warning("left: %s", exc, extra={"action": "out_of_memory", **ids})
+            tell_flower(exc)
+            traceback.clear_frames(exc.__traceback__)
+            free_memory()
+            raise Ignore from exc
     logger.info("released", extra={"action": "released", **ids})
 
 
@@ -48,6 +58,7 @@ def join(runtime: DitRuntime, place: Place, epoch: int) -> None:
 
     Raises:
         GroupBroken: The plan came to nothing, or the group broke.
+        OutOfMemory: A step does not fit on this worker's device.
     """
     former = runtime.former
     with former.taking(place):
@@ -60,7 +71,7 @@ def join(runtime: DitRuntime, place: Place, epoch: int) -> None:
             "joined",
             extra={"action": "joined", "job_id": place.job_id, "plan_epoch": epoch},
         )
-        _follow(former, denoiser, group)
+        _follow(former, denoiser, formation, group)
 
 
 def _await_go(runtime: DitRuntime, former: Former, epoch: int) -> Formation:
@@ -78,11 +89,12 @@ def _await_go(runtime: DitRuntime, former: Former, epoch: int) -> Formation:
     raise Abandoned("this worker stops")
 
 
-def _follow(former: Former, denoiser: Denoiser, group: SPGroup) -> None:
+def _follow(former: Former, denoiser: Denoiser, begun: Formation, group: SPGroup) -> None:
     """Step with the leader until it lets this worker go."""
-    seen = [group]
+    seen, present = [group], begun
 
     def group_of(epoch: int) -> SPGroup | None:
+        nonlocal present
         found = former.group_of(epoch)
         if found is not None:
             seen.append(found)
@@ -90,15 +102,26 @@ def _follow(former: Former, denoiser: Denoiser, group: SPGroup) -> None:
             formation = former.formation(epoch)
             assert formation is not None
             former.taken(formation)
+            present = formation
         return found
 
     former.cache.use(group)
     try:
         follow(denoiser, group, group_of)
-    except BaseException:
+    except BaseException as exc:
+        if isinstance(exc, OutOfMemory):
+            _tell_leader(present, former.me, exc)
         # The others find out by their next exchange; a leader whose change fails closes both.
         for other in seen:
             former.cache.forget(other)
         raise
     finally:
         former.cache.use(None)
+
+
+def _tell_leader(formation: Formation, me: str, exc: OutOfMemory) -> None:
+    """While the leader still waits in the group: else it would take this for a worker that died."""
+    try:
+        formation.rendezvous.say_out_of_memory(f"on the follower {me}: {exc}")
+    except RedisError as away:
+        logger.warning("the leader is not told why: %s", away)

@@ -187,6 +187,14 @@ class Rendezvous:
                 late = ", ".join(sorted(missing))
                 raise Abandoned(f"not ready within {timeout_s} s: {late}")
 
+    def say_out_of_memory(self, message: str) -> None:
+        """Tell the leader, before the group breaks by it, that this member's memory is full."""
+        self._push("out-of-memory", message)
+
+    def heard_out_of_memory(self) -> str:
+        """What a member has said of its memory; empty: nothing."""
+        return cast("bytes", self._redis.lindex(f"{self._prefix}/out-of-memory", 0) or b"").decode()
+
     def say_go(self, name: str) -> None:
         """Tell the newcomer *name* that the next thing in the group is the state, for it."""
         self._push(f"go/{name}", "go")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -15,11 +15,12 @@ from ddit_batch.artifact import ArtifactStore
 from ddit_batch.config import Settings
 from ddit_batch.control import LiveControl
 from ddit_batch.db.claims import ClaimStore
-from ddit_batch.errors import PhaseError
+from ddit_batch.errors import ConfigError, OutOfMemory, PhaseError
 from ddit_batch.model_config import ModelConfig
 from ddit_batch.phases.models.base import ModelFamily
 from ddit_batch.phases.models.registry import family_of, resolve_source
 from workers.lease import Lease
+from workers.watchdog import Watchdog
 
 _Part = TypeVar("_Part")
 
@@ -32,20 +33,26 @@ class Models(Generic[_Part]):
 
     def __init__(
         self,
-        configs: tuple[ModelConfig, ...],
+        configs: Sequence[ModelConfig],
         load: LoadPart[_Part],
         *,
         device: torch.device,
         built_models_folder: Path,
     ) -> None:
-        self.configs = {config.name: config for config in configs}
         self.device = device
-        self._parts = {
-            name: load(
-                family_of(config), config, resolve_source(config, built_models_folder), device
-            )
-            for name, config in self.configs.items()
-        }
+        self.configs: dict[str, ModelConfig] = {}
+        """Of those that could be loaded."""
+        self.problems: dict[str, str] = {}
+        """Why the others could not be."""
+        self._parts: dict[str, _Part] = {}
+        for config in configs:
+            try:
+                source = resolve_source(config, built_models_folder)
+                self._parts[config.name] = load(family_of(config), config, source, device)
+            except (ConfigError, OutOfMemory) as exc:
+                self.problems[config.name] = str(exc)
+            else:
+                self.configs[config.name] = config
 
     def part(self, name: str) -> _Part:
         """The loaded part of model *name*.
@@ -73,6 +80,7 @@ class Runtime(Generic[_Part]):
     store: ArtifactStore
     control: LiveControl
     models: Models[_Part]
+    watchdog: Watchdog
     stop_requested: threading.Event = field(default_factory=threading.Event)
     """Set by SIGTERM: the step loop checkpoints at its next boundary and gives its job back."""
     busy: threading.Lock = field(default_factory=threading.Lock)
@@ -80,5 +88,6 @@ class Runtime(Generic[_Part]):
 
     def close(self) -> None:
         """End in order: the lease last of what others see."""
+        self.watchdog.stop()
         self.lease.stop()
         self.control.close()

@@ -134,6 +134,7 @@ def _database(url: str) -> Iterator[Finding]:
         yield found
         if found.verdict is Verdict.OK:
             yield from _workers(engine)
+            yield from _models(engine)
     finally:
         engine.dispose()
 
@@ -152,6 +153,17 @@ def _workers(engine: Engine) -> Iterator[Finding]:
             Verdict.OK if count else Verdict.BAD,
             f"{count} online",
             "" if count else f"start one with `ddit worker --phase {phase}`; see its log",
+        )
+
+
+def _models(engine: Engine) -> Iterator[Finding]:
+    for problem in status.unloaded_models(engine):
+        yield Finding(
+            f"model {problem.model}",
+            Verdict.NOTE if problem.served else Verdict.BAD,
+            f"{problem.worker} could not load it: {problem.message}",
+            "mend that, then start the worker again"
+            + (f"; other {problem.phase} workers serve the model" if problem.served else ""),
         )
 
 

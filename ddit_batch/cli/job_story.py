@@ -14,6 +14,7 @@ from ddit_batch.lifecycle import Trigger
 _CAME_BACK = {
     Trigger.GIVE_BACK: "its worker gave it back",
     Trigger.WORKER_LOST: "its worker was lost",
+    Trigger.TIMED_OUT: "its worker did not go on with it",
     Trigger.ATTEMPT_FAILED: "the attempt failed",
     Trigger.HANDOFF_LOST: "the output of the phase before was lost",
 }
@@ -22,6 +23,7 @@ _BEGAN = {
     "resume": "it went on from its checkpoint",
     "grow": "it was given more workers",
     "shrink": "workers were taken from it",
+    "older_checkpoint": "its newest checkpoint was lost, so it went on from the one before",
     "checkpoint_lost": "its checkpoint was lost, so it began again",
 }
 

@@ -161,6 +161,9 @@ def _sum_up(engine: Engine, look: Look, out: Path, *, newly: int, seconds: float
     for job in status.finished_jobs(engine, look.batch.batch_id):
         if job.state is JobState.FAILED:
             click.echo(f"{job.custom_id}: {job.failure_code}: {job.failure_message}", err=True)
+    for failed in status.failures(engine, look.batch.batch_id):
+        if failed.advice is not None:
+            click.echo(f"{failed.code}: {failed.advice}", err=True)
     counts = ", ".join(f"{jobs[state]} {state}" for state in JobState if jobs.get(state))
     rate = f", {newly / seconds * 60:.1f} videos a minute" if newly else ""
     click.echo(f"{counts} in {seconds:.1f} s{rate}; videos in {out}", err=True)

@@ -27,6 +27,7 @@ from ddit_batch.metrics import SchedulerMetrics
 from ddit_batch.policy import make_policy
 from ddit_batch.profile import cost_model_of
 from ddit_batch.scheduler.core import Limits
+from ddit_batch.scheduler.hanging import HangLimits
 from ddit_batch.scheduler.live import LiveDriver, Pace
 from ddit_batch.scheduler.lookout import Lookout
 from ddit_batch.scheduler.recorder import DecisionRecorder
@@ -83,6 +84,13 @@ def _driver(
             look_ahead=settings.look_ahead,
             decode_backlog=settings.decode_backlog,
             max_worker_losses=settings.max_worker_losses,
+            max_timeouts=settings.max_timeouts,
+            hang=HangLimits(
+                steps=settings.hung_steps,
+                floor_s=settings.hung_after_s,
+                group_s=settings.group_timeout_s,
+                phase_s=settings.phase_timeout_s,
+            ),
         ),
         pace=Pace(
             tick_s=settings.tick_s, reconcile_s=settings.reconcile_s, lease_s=settings.lease_s

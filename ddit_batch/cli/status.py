@@ -12,7 +12,7 @@ from ddit_batch.cli.connection import readable_source
 from ddit_batch.cli.options import home_option
 from ddit_batch.db import history
 from ddit_batch.db.reading import Source
-from ddit_batch.db.status import BatchSummary, batches, job_facts
+from ddit_batch.db.status import BatchSummary, Failures, batches, failures, job_facts
 from ddit_batch.embedded.home import Home
 from ddit_batch.errors import NotFound
 from ddit_batch.job import BatchId, JobId, JobState
@@ -29,18 +29,22 @@ def status(id_: str | None, home: Home, as_json: bool) -> None:
             _show_job(source, JobId(id_), as_json=as_json)
             return
         found = batches(source, BatchId(id_) if id_ else None)
+        failed = failures(source, BatchId(id_)) if id_ else ()
     if id_ and not found:
         raise NotFound(f"no batch {id_!r}: `ddit status` lists them")
     if as_json:
         for summary in found:
-            click.echo(json.dumps(_batch_as_json(summary)))
+            click.echo(json.dumps(_batch_as_json(summary, failed if id_ else None)))
         return
-    from ddit_batch.cli.status_tables import print_batches  # noqa: PLC0415 -- rich, not for JSON
+    from ddit_batch.cli.status_tables import print_batches, print_failures  # noqa: PLC0415 -- rich
 
     print_batches(found)
+    if failed:
+        print_failures(failed)
 
 
-def _batch_as_json(summary: BatchSummary) -> dict[str, object]:
+def _batch_as_json(summary: BatchSummary, failed: tuple[Failures, ...] | None) -> dict[str, object]:
+    causes = {} if failed is None else {"causes": [dataclasses.asdict(each) for each in failed]}
     return {
         "batch_id": summary.batch_id,
         "name": summary.name,
@@ -51,6 +55,7 @@ def _batch_as_json(summary: BatchSummary) -> dict[str, object]:
         "eta_s": summary.eta_s,
         "paused_at": summary.paused_at and summary.paused_at.isoformat(),
         **{str(state): summary.jobs.get(state, 0) for state in JobState},
+        **causes,
     }
 
 

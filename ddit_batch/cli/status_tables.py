@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ddit_batch.db.history import Event, SegmentSpan
-from ddit_batch.db.status import BatchSummary
+from ddit_batch.db.status import BatchSummary, Failures
 from ddit_batch.durations import shown_duration
 from ddit_batch.job import HELD_STATES, WAITING_STATE, JobState
 
@@ -42,6 +42,16 @@ def _left(summary: BatchSummary) -> str:
     if summary.paused_at is not None:
         return "paused"
     return "" if summary.eta_s is None else shown_duration(summary.eta_s)
+
+
+def print_failures(found: tuple[Failures, ...]) -> None:
+    """Why jobs have failed, how many of each cause, and what to do about it."""
+    console = Console(soft_wrap=True)
+    for each in found:
+        many = "1 job" if each.jobs == 1 else f"{each.jobs} jobs"
+        console.print(f"\n{many} failed: {each.code}: {each.example}", markup=False)
+        if each.advice is not None:
+            console.print(f"  {each.advice}", markup=False)
 
 
 def print_job(

@@ -12,9 +12,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, func, select, text, update
 
-from ddit_batch.db.models import Attempt, Batch, Job, Segment, Worker
+from ddit_batch.causes import Cause
+from ddit_batch.db.checkpoints import CHECKPOINT_COLUMNS, go_back, newest
+from ddit_batch.db.models import Attempt, Batch, Job, Worker
 from ddit_batch.db.moves import Belief, as_believed, move, open_attempt, wake_scheduler
 from ddit_batch.db.segments import change_segment, open_segment
+from ddit_batch.db.store_health import is_failing, report_failing, report_working
 from ddit_batch.errors import StateConflict
 from ddit_batch.job import (
     WAITING_STATE,
@@ -40,8 +43,11 @@ class Claim:
     request: Request
     embeddings_key: str | None
     checkpoint_key: str | None
+    older_checkpoint_key: str | None
+    """The checkpoint before, to go back to if the newest cannot be read."""
     latents_key: str | None
     failures: int
+    store_failures: int
     out_url: str | None
     """Where the batch's videos appear under the user's names; None: only in the store."""
 
@@ -54,6 +60,10 @@ class Claim:
             attempt=self.attempt,
             holder=self.incarnation,
         )
+
+
+_TAKEN = frozenset({Trigger.WORKER_LOST, Trigger.TIMED_OUT, Trigger.FAIL})
+"""How an attempt ends that the scheduler ends; the last is the holder's own as well."""
 
 
 class ClaimStore:
@@ -88,10 +98,12 @@ class ClaimStore:
                     open_segment(connection, job_id, attempt, incarnation)
             return _read_claim(connection, job_id, phase, attempt, incarnation)
 
-    def finish_encode(self, claim: Claim, *, embeddings_key: str) -> None:
-        """The embeddings are in the store under *embeddings_key*."""
+    def finish_encode(self, claim: Claim, *, embeddings_key: str, found: bool = False) -> None:
+        """The embeddings are in the store under *embeddings_key*; *found* there, or written."""
         with self._engine.begin() as connection:
             _finish(connection, claim, {"embeddings_key": embeddings_key})
+            if not found:
+                report_working(connection, Phase.ENCODE)
 
     def finish_dit(self, claim: Claim, *, latents_key: str, vae_queue: str) -> None:
         """The latents are in the store, and Celery is about to send the VAE message.
@@ -109,11 +121,13 @@ class ClaimStore:
                     .where(Job.id == claim.job_id)
                     .values(attempt=number, queue=vae_queue, dispatched_at=func.clock_timestamp())
                 )
+            report_working(connection, Phase.DIT)
 
     def finish_vae(self, claim: Claim, *, artifact_key: str, manifest_key: str) -> None:
         """The artifact is complete: the job has succeeded."""
         with self._engine.begin() as connection:
             _finish(connection, claim, {"artifact_key": artifact_key, "manifest_key": manifest_key})
+            report_working(connection, Phase.VAE)
 
     def give_back(
         self, claim: Claim, *, reason: str, checkpoint: tuple[str, int] | None = None
@@ -122,7 +136,7 @@ class ClaimStore:
         changes: dict[str, Any] = {"dop": 0}
         if checkpoint is not None:
             key, step = checkpoint
-            changes |= {"checkpoint_key": key, "checkpoint_step": step, "step": step}
+            changes |= {**newest(key, step), "step": step}
         with self._engine.begin() as connection:
             move(
                 connection,
@@ -134,35 +148,52 @@ class ClaimStore:
             )
 
     def save_checkpoint(self, claim: Claim, *, key: str, step: int) -> bool:
-        """Name *key* as the job's newest checkpoint. False: the claim is lost."""
+        """Name *key* as the job's newest checkpoint; the one before stays named as the older one.
+
+        False: the claim is lost.
+        """
         with self._engine.begin() as connection:
             connection.execute(text("SET LOCAL synchronous_commit = off"))
             saved = connection.execute(
-                update(Job)
-                .where(*as_believed(claim.belief))
-                .values(checkpoint_key=key, checkpoint_step=step)
+                update(Job).where(*as_believed(claim.belief)).values(newest(key, step))
             )
+            if saved.rowcount == 1:
+                report_working(connection, Phase.DIT)
         return saved.rowcount == 1
 
-    def forget_checkpoint(self, claim: Claim) -> None:
-        """The job's checkpoint cannot be read: this attempt starts over from step 0.
+    def forget_checkpoint(self, claim: Claim, *, key: str) -> str | None:
+        """The job's newest checkpoint, *key*, cannot be read: this attempt goes back to the older.
+
+        Returns the key of that one; None: there is none, and the attempt starts over from step 0.
 
         Raises:
             StateConflict: The claim is lost.
         """
         with self._engine.begin() as connection:
-            forgotten = connection.execute(
-                update(Job)
-                .where(*as_believed(claim.belief))
-                .values(checkpoint_key=None, checkpoint_step=None, step=0)
+            return go_back(connection, claim.belief, key)
+
+    def was_taken(self, claim: Claim) -> bool:
+        """Whether the scheduler has taken the job from its holder, who need not know it yet."""
+        with self._engine.connect() as connection:
+            outcome = connection.execute(
+                select(Attempt.outcome).where(
+                    Attempt.job_id == claim.job_id,
+                    Attempt.phase == claim.phase,
+                    Attempt.number == claim.attempt,
+                )
+            ).scalar_one_or_none()
+        return outcome in _TAKEN
+
+    def answered(self, incarnation: Incarnation) -> None:
+        """A worker that was thought to hang is through with the job that was taken from it."""
+        with self._engine.begin() as connection:
+            answered = connection.execute(
+                update(Worker)
+                .where(Worker.incarnation == incarnation, Worker.hung_since.is_not(None))
+                .values(hung_since=None)
             )
-            if forgotten.rowcount != 1:
-                raise StateConflict(f"job {claim.job_id} was taken from {claim.incarnation}")
-            connection.execute(
-                update(Segment)
-                .where(Segment.job_id == claim.job_id, Segment.ended_at.is_(None))
-                .values(from_step=0, reason="checkpoint_lost")
-            )
+            if answered.rowcount:
+                wake_scheduler(connection, f"worker {incarnation} has answered")
 
     def change_group(
         self,
@@ -245,6 +276,37 @@ class ClaimStore:
                 },
             )
 
+    def storage_failed(self, claim: Claim, *, message: str, max_store_failures: int) -> JobState:
+        """The store has failed the attempt, and nothing new is sent until it works again.
+
+        That is not the job's fault, and counts only if it works for others: *max_store_failures* of
+        such attempts end the job. Returns the job's new state.
+        """
+        with self._engine.begin() as connection:
+            counts = not is_failing(connection)
+            again = not counts or claim.store_failures + 1 < max_store_failures
+            state = move(
+                connection,
+                claim.belief,
+                Trigger.ATTEMPT_FAILED if again else Trigger.FAIL,
+                by=claim.incarnation,
+                detail={"code": Cause.STORAGE_FAILED, "message": message},
+                changes={
+                    "store_failures": Job.store_failures + int(counts),
+                    "failure_code": Cause.STORAGE_FAILED,
+                    "failure_message": message,
+                    "dop": 0,
+                },
+            )
+            report_failing(connection, claim.phase, message)
+        return state
+
+    def checkpoint_failed(self, claim: Claim, *, message: str) -> None:
+        """The store did not take a checkpoint: the job goes on, but no new one should begin."""
+        with self._engine.begin() as connection:
+            report_failing(connection, claim.phase, message)
+            wake_scheduler(connection, f"{claim.job_id} has no checkpoint")
+
     def handoff_lost(self, claim: Claim, *, message: str, max_failures: int) -> JobState:
         """The phase's input is missing or unreadable: the phase before must run again.
 
@@ -258,15 +320,14 @@ class ClaimStore:
                 claim.belief,
                 Trigger.HANDOFF_LOST if again else Trigger.FAIL,
                 by=claim.incarnation,
-                detail={"code": "handoff_lost", "message": message},
+                detail={"code": Cause.HANDOFF_LOST, "message": message},
                 changes={
                     "failures": Job.failures + 1,
-                    "failure_code": "handoff_lost",
+                    "failure_code": Cause.HANDOFF_LOST,
                     "failure_message": message,
                     "dop": 0,
                     "step": 0,
-                    "checkpoint_key": None,
-                    "checkpoint_step": None,
+                    **dict.fromkeys(CHECKPOINT_COLUMNS),
                 },
             )
 
@@ -315,8 +376,10 @@ def _read_claim(
             Job.request,
             Job.embeddings_key,
             Job.checkpoint_key,
+            Job.older_checkpoint_key,
             Job.latents_key,
             Job.failures,
+            Job.store_failures,
             Batch.out_url,
         )
         .join(Batch, Batch.id == Job.batch_id)
@@ -330,7 +393,9 @@ def _read_claim(
         request=Request.from_json(row.request),
         embeddings_key=row.embeddings_key,
         checkpoint_key=row.checkpoint_key,
+        older_checkpoint_key=row.older_checkpoint_key,
         latents_key=row.latents_key,
         failures=row.failures,
+        store_failures=row.store_failures,
         out_url=row.out_url,
     )

@@ -125,6 +125,8 @@ class Worker(Base):
     protocol: Mapped[int] = mapped_column(server_default=text("0"))
     """What it understands (``protocol.py``); 0: it is from before there was one."""
     state: Mapped[str]
+    hung_since: Mapped[datetime | None]
+    """When an attempt was taken from it because it did not go on; null once it has answered."""
     registered_at: Mapped[datetime] = mapped_column(server_default=func.now())
     lease_expires_at: Mapped[datetime]
     drain_requested_at: Mapped[datetime | None]
@@ -236,6 +238,9 @@ class Job(Base):
     embeddings_key: Mapped[str | None]
     checkpoint_key: Mapped[str | None]
     checkpoint_step: Mapped[int | None]
+    older_checkpoint_key: Mapped[str | None]
+    """The checkpoint before, kept in case the newest cannot be read."""
+    older_checkpoint_step: Mapped[int | None]
     latents_key: Mapped[str | None]
     artifact_key: Mapped[str | None]
     manifest_key: Mapped[str | None]
@@ -243,12 +248,47 @@ class Job(Base):
     """Attempts that ended with a cause of their own."""
     worker_losses: Mapped[int] = mapped_column(server_default="0")
     """Attempts that ended because their worker was lost."""
+    store_failures: Mapped[int] = mapped_column(server_default="0")
+    """Attempts that ended because the artifact store failed while it did not for others."""
+    timeouts: Mapped[int] = mapped_column(server_default="0")
+    """Attempts that were taken from their worker because it did not go on."""
     failure_code: Mapped[str | None]
     failure_message: Mapped[str | None]
     cancel_requested_at: Mapped[datetime | None]
     paused: Mapped[bool] = mapped_column(server_default=text("false"))
     """Whether its batch is: here too, for the indexes that find what may be sent."""
     finished_at: Mapped[datetime | None]
+
+
+class StoreHealth(Base):
+    """Whether the artifact store takes what is written to it: one row."""
+
+    __tablename__ = "store_health"
+    __table_args__ = (CheckConstraint("id = 1", name="store_health_one_row"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    failing_since: Mapped[datetime | None]
+    """When a worker has first reported that it failed; null: it does not."""
+    probe_after: Mapped[datetime | None]
+    """When a job may be sent to find out whether it still fails."""
+    failures: Mapped[int] = mapped_column(server_default="0")
+    """Reports since then."""
+    phase: Mapped[str | None]
+    """Of the last report."""
+    message: Mapped[str | None]
+
+
+class ModelProblem(Base):
+    """A worker that could not load a model, the last time that it started."""
+
+    __tablename__ = "model_problems"
+    __table_args__ = (CheckConstraint(_one_of("phase", Phase), name="model_problems_phase"),)
+
+    worker: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    phase: Mapped[str]
+    message: Mapped[str]
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
 class JobEvent(Base):
@@ -316,8 +356,8 @@ class Segment(Base):
     started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     ended_at: Mapped[datetime | None]
     reason: Mapped[str]
-    """Why it began: ``start``, ``resume`` or ``checkpoint_lost`` for the first of an attempt;
-    ``grow``, ``shrink``, ``change`` or ``group_broken`` for the others."""
+    """Why it began: ``start``, ``resume``, ``older_checkpoint`` or ``checkpoint_lost`` for the
+    first of an attempt; ``grow``, ``shrink``, ``change`` or ``group_broken`` for the others."""
 
 
 class Plan(Base):

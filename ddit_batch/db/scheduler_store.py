@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from ddit_batch import __version__
 from ddit_batch.backlog import Kind
+from ddit_batch.causes import Cause
 from ddit_batch.db.decision_log import DecisionLog
 from ddit_batch.db.leases import LIVE_WORKER_STATES
 from ddit_batch.db.models import Job, Leadership, Worker
@@ -121,25 +122,59 @@ class SchedulerStore:
             StateConflict: The holder is live after all, or the job has moved on.
         """
         losses = job.worker_losses + 1
-        message = (
-            f"{losses} workers died while they worked on this job, the last in {job.state}: "
-            "it probably kills them (too large a shape for the memory?); "
-            "try it with a smaller shape, and see the workers' logs"
-        )
         with self._leading() as connection:
             _check_gone(connection, job)
+            message = (
+                f"{losses} workers died while they worked on this job, the last in {job.state}: "
+                f"{_name_of(connection, job.holder)}; it probably kills them (too large a shape "
+                "for the memory?): try it with a smaller shape, and see the workers' logs"
+            )
             move(
                 connection,
                 _belief(job),
                 Trigger.FAIL,
                 by=job.holder,
-                detail={"code": "worker_lost", "message": message},
+                detail={"code": Cause.WORKER_LOST, "message": message},
                 changes={
                     "worker_losses": losses,
                     "dop": 0,
-                    "failure_code": "worker_lost",
+                    "failure_code": Cause.WORKER_LOST,
                     "failure_message": message,
                 },
+            )
+
+    def take_away(self, job: JobView, *, for_good: bool) -> None:
+        """Take the job from a holder that lives and hangs, and give that no more work for now.
+
+        The job goes back one phase, or *for_good* fails. The holder gets work again when it has
+        said that it is through with the job.
+
+        Raises:
+            StateConflict: The job has moved on.
+        """
+        with self._leading() as connection:
+            name = _name_of(connection, job.holder)
+            message = (
+                f"{name} did not go on with it for {job.silent_s:.0f} s in {job.state}, the "
+                f"{job.timeouts + 1}. time that a worker hung with this job: see its log"
+            )
+            move(
+                connection,
+                _belief(job),
+                Trigger.FAIL if for_good else Trigger.TIMED_OUT,
+                by=job.holder,
+                detail={"code": Cause.TIMEOUT, "message": message},
+                changes={
+                    "timeouts": Job.timeouts + 1,
+                    "dop": 0,
+                    "failure_code": Cause.TIMEOUT,
+                    "failure_message": message,
+                },
+            )
+            connection.execute(
+                update(Worker)
+                .where(Worker.incarnation == job.holder, Worker.state.in_(LIVE_WORKER_STATES))
+                .values(hung_since=func.clock_timestamp())
             )
 
     def cancel(self, job: JobView) -> None:
@@ -346,3 +381,11 @@ def _check_gone(connection: Connection, job: JobView) -> None:
     ).scalar_one_or_none()
     if state in LIVE_WORKER_STATES:
         raise StateConflict(f"worker {job.holder} is {state}, so job {job.job_id} stays with it")
+
+
+def _name_of(connection: Connection, incarnation: Incarnation | None) -> str:
+    return str(
+        connection.execute(
+            select(Worker.name).where(Worker.incarnation == incarnation)
+        ).scalar_one_or_none()
+    )

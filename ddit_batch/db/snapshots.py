@@ -28,6 +28,7 @@ from ddit_batch.backlog import Kind
 from ddit_batch.db.leases import LIVE_WORKER_STATES
 from ddit_batch.db.models import Batch, Job, Plan, Segment, Worker
 from ddit_batch.db.plans import is_open_or_formed
+from ddit_batch.db.store_health import read_store_state
 from ddit_batch.job import (
     HELD_STATES,
     WAITING_STATE,
@@ -69,6 +70,7 @@ def read_snapshot(
         waiting_to_decode=waiting_to_decode,
         may_lose_workers=may_lose_workers,
         batches=_batch_views(rows),
+        store=read_store_state(session),
     )
 
 
@@ -89,7 +91,9 @@ def _read_workers(session: Session) -> tuple[WorkerView, ...]:
             node=worker.node,
             models=frozenset(worker.models),
             # who would not understand what it is sent is sent nothing, as one that leaves
-            draining=worker.state == "draining" or worker.protocol != PROTOCOL,
+            draining=worker.state == "draining"
+            or worker.hung_since is not None
+            or worker.protocol != PROTOCOL,
             lease_expired=lease_expired,
         )
         for worker, lease_expired in rows
@@ -209,6 +213,7 @@ def _jobs_where(ids: Select[tuple[str]]) -> Executable:
             Job.queue,
             Job.holder,
             Job.worker_losses,
+            Job.timeouts,
             Job.dispatched_at.is_not(None).label("dispatched"),
             cancelled.label("cancelled"),
             Job.paused,
@@ -254,6 +259,7 @@ def _job_view(row: Row[Any], live: frozenset[WorkerName]) -> JobView:
         group=_group(row, state, unclaimed=unclaimed),
         holder=Incarnation(row.holder) if row.holder is not None else None,
         worker_losses=row.worker_losses,
+        timeouts=row.timeouts,
         cancel_requested=row.cancelled,
         paused=row.paused,
         arrived_s=float(row.arrived_s),

@@ -168,6 +168,35 @@ def finished_jobs(source: Source, batch_id: BatchId) -> Iterator[FinishedJob]:
         yield FinishedJob(**{**row, "state": JobState(row["state"])})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failures:
+    """The failed jobs of a batch that have one cause in common."""
+
+    code: str
+    jobs: int
+    example: str
+    """The message of the first of them."""
+    advice: str | None
+    """What to do about it; None for a cause that this release does not know."""
+
+
+def failures(source: Source, batch_id: BatchId) -> tuple[Failures, ...]:
+    """Why jobs of the batch have failed, the most frequent cause first."""
+    rows = ask(
+        source,
+        """
+        SELECT failure_code AS code, count(*) AS jobs,
+            (array_agg(failure_message ORDER BY line))[1] AS example, min(cause.advice) AS advice
+        FROM jobs LEFT JOIN failure_causes cause ON cause.code = jobs.failure_code
+        WHERE batch_id = %(batch_id)s AND state = 'failed'
+        GROUP BY failure_code
+        ORDER BY jobs DESC, failure_code
+        """,
+        batch_id=batch_id,
+    )
+    return tuple(Failures(**row) for row in rows)
+
+
 def job_facts(source: Source, job_id: JobId) -> dict[str, object]:
     """The job's row of the view ``job_status``, by column.
 
@@ -190,6 +219,34 @@ def models_served(source: Source) -> frozenset[str]:
         """,
     )
     return frozenset(row["model"] for row in rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnloadedModel:
+    """A model that a worker could not load when it last started."""
+
+    model: str
+    worker: WorkerName
+    phase: Phase
+    message: str
+    served: bool
+    """Whether another worker of the phase serves it."""
+
+
+def unloaded_models(source: Source) -> tuple[UnloadedModel, ...]:
+    """What workers could not load, in order of model and worker."""
+    rows = ask(
+        source,
+        """
+        SELECT model, worker, phase, message, EXISTS (
+            SELECT FROM workers
+            WHERE workers.phase = problem.phase AND problem.model = ANY(models)
+                AND state = 'online' AND lease_expires_at > now()
+        ) AS served
+        FROM model_problems problem ORDER BY model, worker
+        """,
+    )
+    return tuple(UnloadedModel(**{**row, "phase": Phase(row["phase"])}) for row in rows)
 
 
 def workers_online(source: Source) -> dict[Phase, int]:

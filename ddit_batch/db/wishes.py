@@ -102,6 +102,8 @@ def retry(engine: Engine, ids: Sequence[str]) -> int:
     fresh: dict[str, Any] = {
         "failures": 0,
         "worker_losses": 0,
+        "store_failures": 0,
+        "timeouts": 0,
         "failure_code": None,
         "failure_message": None,
         "cancel_requested_at": None,

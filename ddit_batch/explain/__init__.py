@@ -25,7 +25,9 @@ from ddit_batch.scheduler.core import (
     Rescue,
     Resend,
     Send,
+    TakeAway,
     Tell,
+    TimeOut,
     Withdraw,
 )
 from ddit_batch.snapshot import Instruction
@@ -80,7 +82,7 @@ def _own_words(seen: Seen) -> tuple[str, ...]:
     return policy.explain(seen.record.snapshot, job)
 
 
-def _done(command: Command) -> str:
+def _done(command: Command) -> str:  # noqa: C901 -- one case for each command
     """What a command did about its job, as a sentence."""
     said = ""
     match command:
@@ -98,6 +100,13 @@ def _done(command: Command) -> str:
         case GiveUp(job):
             losses = job.worker_losses + 1
             said = f"This decision gave it up: {losses} workers died while they held it."
+        case TakeAway(job):
+            said = (
+                f"Its worker lives, but has not gone on with it for {job.silent_s:.0f} s; this "
+                f"decision took it back from {job.state}."
+            )
+        case TimeOut(job):
+            said = f"This decision gave it up: {job.timeouts + 1} workers hung while they held it."
         case Cancel():
             said = "It was cancelled while nobody held it; this decision ended it."
         case Tell(_, instruction, group):

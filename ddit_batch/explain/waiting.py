@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from ddit_batch.explain.seen import Seen, counted, ordinal
 from ddit_batch.job import PHASE_OF, JobState, Phase, WorkerName
 from ddit_batch.scheduler.core import Send
-from ddit_batch.snapshot import JobView, Whereabouts, WorkerView
+from ddit_batch.snapshot import JobView, StoreState, Whereabouts, WorkerView
 
 _LABEL = {Phase.ENCODE: "encode", Phase.DIT: "DiT", Phase.VAE: "VAE"}
 
+_STORE_FAILS = (
+    "The artifact store fails, so no new work is sent but one job at a time that tries it again; "
+    "the view job_status says with what."
+)
 
-def why_it_waits(seen: Seen) -> list[str]:
+
+def why_it_waits(seen: Seen) -> list[str]:  # noqa: PLR0911 -- one for each reason
     """Why a job that nobody holds waits."""
     job = seen.job
     if job.cancel_requested or job.paused:
@@ -21,6 +26,8 @@ def why_it_waits(seen: Seen) -> list[str]:
         return _sent(seen)
     if any(isinstance(command, Send) for command in seen.record.commands_for(job.job_id)):
         return _resumed(job)
+    if seen.record.snapshot.store is not StoreState.WELL:
+        return [_STORE_FAILS]
     match job.state:
         case JobState.QUEUED:
             return _for_encode(seen)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from ddit_batch.errors import ArtifactError
+from ddit_batch.errors import ArtifactError, StorageFailed
 from ddit_batch.job import Shape
 from ddit_batch.phases import solver_state
 from ddit_batch.phases.models.base import DenoisingState
@@ -166,6 +166,14 @@ class CheckpointWriter:
             failure: Exception | None = None
             try:
                 self._write(to_bytes(checkpoint), checkpoint.step)
+            except StorageFailed as exc:
+                logger.warning(
+                    "checkpoint of step %s was not written: %s",
+                    checkpoint.step,
+                    exc,
+                    extra={"action": "checkpoint_failed", "step": checkpoint.step},
+                )
+                failure = exc
             except Exception as exc:  # whatever the store raises, the thread must live on
                 logger.exception(
                     "checkpoint of step %s was not written",

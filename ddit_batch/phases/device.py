@@ -1,10 +1,13 @@
 """The device that a phase runs on, and the rules under which it runs there.
 
-The one place that translates torch's out-of-memory into ours.
+The one place that translates what a full memory raises into ours: CUDA's error, the plain
+RuntimeError of torch's allocator on the CPU, and Python's MemoryError.
 """
 
 from __future__ import annotations
 
+import gc
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +49,21 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def is_out_of_memory(exc: BaseException) -> bool:
+    """Whether *exc* says that a device, or the machine, has not enough memory."""
+    if isinstance(exc, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # On the CPU torch raises a RuntimeError that only its words tell from any other.
+    return isinstance(exc, RuntimeError) and "DefaultCPUAllocator" in str(exc)
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more, so that the next work finds it free."""
+    gc.collect()
+    if torch.cuda.is_available():  # else there is no cache
+        torch.cuda.empty_cache()
+
+
 @contextmanager
 def inference(what: str) -> Iterator[None]:
     """Run the block without gradients; *what* names it in the error, with its shape.
@@ -53,15 +71,45 @@ def inference(what: str) -> Iterator[None]:
     Gradient mode belongs to the thread, so this must be entered in the thread that computes.
 
     Raises:
+        OutOfMemory: As ``fitting`` does.
+    """
+    with fitting(what), torch.no_grad():
+        yield
+
+
+@contextmanager
+def fitting(what: str) -> Iterator[None]:
+    """Have a memory that is full said in our words; *what* needs it, and names its shape.
+
+    Raises:
         OutOfMemory: The device has not enough memory; what the calls in the block held is freed.
     """
     try:
-        with torch.no_grad():
-            yield
-    except torch.OutOfMemoryError as exc:
+        yield
+    except (RuntimeError, MemoryError) as exc:
+        if not is_out_of_memory(exc):
+            raise
         traceback.clear_frames(exc.__traceback__)  # they would keep their tensors alive
-        torch.cuda.empty_cache()
+        free_memory()
         raise OutOfMemory(
-            f"{what} does not fit into this device's memory: use a smaller size or fewer frames, "
-            f"a smaller dtype in the model config, or a GPU with more memory ({exc})"
+            f"{what} does not fit into {_memory_of(exc)}{_asked(exc)}: use a smaller size or fewer "
+            "frames, a smaller dtype in the model config, or "
+            f"{_MORE[isinstance(exc, torch.OutOfMemoryError)]}"
         ) from exc
+
+
+_MORE = {True: "a GPU with more memory", False: "a machine with more memory"}
+
+
+def _memory_of(exc: BaseException) -> str:
+    """Whose memory it was."""
+    if not isinstance(exc, torch.OutOfMemoryError):
+        return "the memory of this process on the CPU"
+    gpu = re.search(r"GPU (\d+)", str(exc))
+    return f"the memory of GPU {gpu[1]}" if gpu else "the memory of this GPU"
+
+
+def _asked(exc: BaseException) -> str:
+    """What was asked of it, as far as *exc* says: in torch's words, which name the bytes."""
+    said = re.search(r"tried to allocate (\d[\d.]* ?\w+)", str(exc), re.IGNORECASE)
+    return f" (tried to allocate {said[1]})" if said else ""

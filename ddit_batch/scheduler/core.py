@@ -10,23 +10,23 @@ job moved on changes nothing, and the next decision sees why.
 Theory of operation. The stages run in order, and each hands the world as it will be after its own
 commands to the next: workers whose lease ran out are lost; their jobs go back one phase; cancelled
 jobs that nobody holds end; what is under way of paused batches is called back; messages to workers
-that are gone are withdrawn, lost ones sent again;
-then the policy places jobs on DiT workers, and the shared queues of the other two phases are filled
-within their bounds. A stage that has nothing to do looks at each job once and copies nothing: a
-simulation of a day asks for a hundred thousand decisions, and most change one job.
+that are gone are withdrawn, lost ones sent again; while the artifact store fails, what waits is
+held back; then the policy places jobs on DiT workers, and the shared queues of the other two
+phases are filled within their bounds. A stage that has nothing to do looks at each job once and
+copies nothing: a simulation of a day asks for a hundred thousand decisions, and most change one
+job.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 from ddit_batch.job import (
     HELD_STATES,
     PHASE_OF,
-    WAITING_STATE,
     Incarnation,
     JobId,
     JobState,
@@ -36,7 +36,16 @@ from ddit_batch.job import (
 )
 from ddit_batch.policy.base import Policy, dit_workers
 from ddit_batch.policy.roster import roster_of
-from ddit_batch.snapshot import Instruction, JobView, Snapshot, Whereabouts, order_key
+from ddit_batch.scheduler.hanging import HangLimits, longest_silence_s
+from ddit_batch.scheduler.world import held_back, waiting_again, with_jobs
+from ddit_batch.snapshot import (
+    Instruction,
+    JobView,
+    Snapshot,
+    StoreState,
+    Whereabouts,
+    order_key,
+)
 
 # Names for what is asked of every job in every decision: a member that is looked up in its enum
 # costs ten times as much (Python 3.11).
@@ -62,6 +71,20 @@ class Rescue:
 @dataclass(frozen=True, slots=True)
 class GiveUp:
     """Fail the job: too many workers died while they held it."""
+
+    job: JobView
+
+
+@dataclass(frozen=True, slots=True)
+class TakeAway:
+    """Take the job from a worker that lives and hangs, one phase back; the worker gets no other."""
+
+    job: JobView
+
+
+@dataclass(frozen=True, slots=True)
+class TimeOut:
+    """Likewise, but fail the job: too many workers have hung while they held it."""
 
     job: JobView
 
@@ -106,7 +129,9 @@ class Tell:
     group: tuple[WorkerName, ...] = ()
 
 
-Command = LoseWorker | Rescue | GiveUp | Cancel | Withdraw | Send | Resend | Tell
+Command = (
+    LoseWorker | Rescue | GiveUp | TakeAway | TimeOut | Cancel | Withdraw | Send | Resend | Tell
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +144,9 @@ class Limits:
     """No new DiT starts while this many jobs wait for a VAE worker."""
     max_worker_losses: int
     """Lost workers after which the job is held to be what kills them."""
+    max_timeouts: int = 3
+    """Workers that have hung after which the job fails."""
+    hang: HangLimits = field(default_factory=HangLimits)
 
 
 Stage = tuple[Snapshot, list[Command]]
@@ -131,9 +159,11 @@ def decide(snapshot: Snapshot, policy: Policy, limits: Limits) -> tuple[Command,
     stages: tuple[Callable[[Snapshot], Stage], ...] = (
         _lose_workers,
         lambda world: _rescue(world, limits),
+        lambda world: _end_hung(world, policy, limits),
         _cancel,
         _pause,
         _mend_messages,
+        _hold_back_what_waits,
         lambda world: _place(world, policy, limits),
         lambda world: _fill_encode(world, policy, limits),
         _fill_vae,
@@ -141,7 +171,7 @@ def decide(snapshot: Snapshot, policy: Policy, limits: Limits) -> tuple[Command,
     for stage in stages:
         world, new = stage(world)
         commands += new
-    return tuple(commands)
+    return tuple(commands if world.store is not StoreState.PROBE else _with_one_send(commands))
 
 
 def _lose_workers(world: Snapshot) -> Stage:
@@ -168,8 +198,38 @@ def _rescue(world: Snapshot, limits: Limits) -> Stage:
             commands.append(GiveUp(job))
         else:
             commands.append(Rescue(job))
-            after.append(_waiting(replace(job, worker_losses=job.worker_losses + 1)))
-    return _with_jobs(world, orphans, after), commands
+            after.append(waiting_again(replace(job, worker_losses=job.worker_losses + 1)))
+    return with_jobs(world, orphans, after), commands
+
+
+def _end_hung(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
+    """Every job whose worker lives, but does not go on with it.
+
+    Without a word that can be believed (after a take-over, say) nobody is silent, so none is hung.
+    """
+    hung = [
+        job
+        for job in world.jobs
+        if job.silent_s > 0
+        and job.held
+        and job.silent_s > longest_silence_s(job, policy.costs, limits.hang)
+    ]
+    if not hung:
+        return world, []
+    commands: list[Command] = []
+    after: list[JobView] = []
+    for job in sorted(hung, key=order_key):
+        if job.timeouts + 1 >= limits.max_timeouts:
+            commands.append(TimeOut(job))
+        else:
+            commands.append(TakeAway(job))
+            after.append(replace(waiting_again(job), timeouts=job.timeouts + 1))
+    holders = {job.holder for job in hung}
+    workers = tuple(
+        replace(worker, draining=True) if worker.incarnation in holders else worker
+        for worker in world.workers
+    )
+    return replace(with_jobs(world, hung, after), workers=workers), commands
 
 
 def _cancel(world: Snapshot) -> Stage:
@@ -180,7 +240,7 @@ def _cancel(world: Snapshot) -> Stage:
     held = sorted((job for job in unwanted if job.held), key=order_key)
     commands: list[Command] = [Cancel(job) for job in free]
     commands += [Tell(job, Instruction.CANCEL, job.group) for job in held]
-    return _with_jobs(world, free, []), commands
+    return with_jobs(world, free, []), commands
 
 
 def _pause(world: Snapshot) -> Stage:
@@ -196,9 +256,8 @@ def _pause(world: Snapshot) -> Stage:
     running = sorted((job for job in paused if job.state is _DENOISING), key=order_key)
     commands: list[Command] = [Withdraw(job) for job in free if job.message is not _NO_MESSAGE]
     commands += [Tell(job, Instruction.RELEASE) for job in running]
-    return _with_jobs(world, [*free, *running], [replace(job, pending=()) for job in running]), (
-        commands
-    )
+    called_back = [replace(job, pending=()) for job in running]
+    return with_jobs(world, [*free, *running], called_back), commands
 
 
 def _mend_messages(world: Snapshot) -> Stage:
@@ -211,7 +270,17 @@ def _mend_messages(world: Snapshot) -> Stage:
     lost = [job for job in sent if job.message is Whereabouts.MISSING and job not in astray]
     commands: list[Command] = [Withdraw(job) for job in sorted(astray, key=order_key)]
     commands += [Resend(job) for job in sorted(lost, key=order_key)]
-    return _with_jobs(world, astray, [_waiting(job) for job in astray]), commands
+    return with_jobs(world, astray, [waiting_again(job) for job in astray]), commands
+
+
+def _hold_back_what_waits(world: Snapshot) -> Stage:
+    return held_back(world), []
+
+
+def _with_one_send(commands: list[Command]) -> list[Command]:
+    """*commands*, but of all that is to be sent only the first: the probe."""
+    sends = [command for command in commands if isinstance(command, Send)]
+    return [c for c in commands if not isinstance(c, Send) or c is sends[0]]
 
 
 def _place(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
@@ -245,7 +314,7 @@ def _place(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
         else:
             continue
         taken.update(dict.fromkeys(target if free else (), job.job_id))
-    return _with_jobs(world, started, []), commands
+    return with_jobs(world, started, []), commands
 
 
 def _taken(world: Snapshot) -> dict[WorkerName, JobId]:
@@ -336,31 +405,3 @@ def _fill_vae(world: Snapshot) -> Stage:
 def _models_served(world: Snapshot, phase: Phase) -> frozenset[str]:
     able = [w.models for w in world.workers if w.phase is phase and not w.draining]
     return frozenset().union(*able)
-
-
-def _waiting(job: JobView) -> JobView:
-    """The job as it will be once it has been taken back."""
-    return replace(
-        job,
-        state=WAITING_STATE[PHASE_OF[job.state]],
-        holder=None,
-        group=(),
-        pending=None,
-        last_group=job.group,
-        dop=0,
-        message=Whereabouts.NONE,
-    )
-
-
-def _with_jobs(world: Snapshot, gone: Iterable[JobView], new: Iterable[JobView]) -> Snapshot:
-    gone, new = tuple(gone), tuple(new)
-    if not gone and not new:
-        return world
-    out = {job.job_id for job in gone}
-    jobs = (*(job for job in world.jobs if job.job_id not in out), *new)
-    to_decode = world.waiting_to_decode + _to_decode(new) - _to_decode(gone)
-    return replace(world, jobs=jobs, waiting_to_decode=to_decode)
-
-
-def _to_decode(jobs: tuple[JobView, ...]) -> int:
-    return sum(job.state is _DENOISED for job in jobs)

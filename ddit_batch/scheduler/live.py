@@ -43,10 +43,13 @@ from ddit_batch.scheduler.core import (
     Rescue,
     Resend,
     Send,
+    TakeAway,
     Tell,
+    TimeOut,
     Withdraw,
     decide,
 )
+from ddit_batch.scheduler.hanging import Silences
 from ddit_batch.scheduler.lookout import Lookout
 from ddit_batch.scheduler.recorder import DecisionRecorder
 from ddit_batch.snapshot import Instruction, JobView, Progress, Snapshot, Whereabouts, WorkerView
@@ -107,6 +110,9 @@ class LiveDriver:
         self._joined: dict[JobId, int] = {}
         """Of jobs, the plan that its newcomers were told of in this term: they are told once. A
         term that begins tells them again, and who has heard it finds the plan used up."""
+        self._silences = Silences()
+        self._has_broker = False
+        """Whether the last look for progress was answered."""
         self._taken: dict[str, float] = {}
         """Messages that are neither waiting nor claimed, and since when that was seen."""
 
@@ -118,7 +124,7 @@ class LiveDriver:
         """
         self._lookout.refine()
         reports = self._take_in_progress()
-        snapshot = self._observe()
+        snapshot = self._observe(reports)
         self._metrics.observed(snapshot, reports)
         commands = decide(snapshot, self._lookout.policy, self._limits)
         for command in commands:
@@ -126,7 +132,7 @@ class LiveDriver:
         if self._recorder is not None:
             self._recorder.saw(snapshot, self._lookout.policy, self._limits, commands)
 
-    def _observe(self) -> Snapshot:
+    def _observe(self, reports: Mapping[JobId, Progress]) -> Snapshot:
         """All that the next decision may depend on."""
         snapshot = self._store.snapshot(
             window=max(self._pace.window, self._limits.look_ahead),
@@ -134,8 +140,12 @@ class LiveDriver:
             may_lose_workers=time.monotonic() > self._may_lose_after,
             backlog=self._lookout.kinds,
         )
-        if self._stood_still():
+        stood_still = self._stood_still()
+        if stood_still:
             snapshot = replace(snapshot, may_lose_workers=False)
+        snapshot = self._silences.noticed(
+            snapshot, reports, now_s=self._observed, is_blind=stood_still or not self._has_broker
+        )
         self._workers = {worker.incarnation: worker for worker in snapshot.workers}
         self._denoising = {
             job.job_id: job for job in snapshot.jobs if job.state is JobState.DENOISING
@@ -166,7 +176,9 @@ class LiveDriver:
             reports = self._control.reports()
             stale = self._store.record_progress(reports, self._standing(reports))
             self._control.forget_reports(stale)
+            self._has_broker = True
         except RedisError:
+            self._has_broker = False
             logger.debug("broker away, no progress", exc_info=True)
         return reports
 
@@ -230,7 +242,7 @@ class LiveDriver:
             # The row is written: the message will be found missing and sent again.
             logger.warning("broker away: %s", exc, extra={"action": "broker_away"})
 
-    def _act(self, command: Command) -> None:
+    def _act(self, command: Command) -> None:  # noqa: C901 -- one case for each command
         match command:
             case LoseWorker(incarnation):
                 if self._store.lose_worker(incarnation):
@@ -243,6 +255,10 @@ class LiveDriver:
             case GiveUp(job):
                 self._store.give_up(job)
                 logger.error("job given up", extra=_ids("job_given_up", job))
+                self._say_lost_attempt(job)
+            case TakeAway(job) | TimeOut(job):
+                self._store.take_away(job, for_good=isinstance(command, TimeOut))
+                logger.warning("worker hangs", extra=_ids("worker_hangs", job))
                 self._say_lost_attempt(job)
             case Cancel(job):
                 self._store.cancel(job)

@@ -31,7 +31,9 @@ from ddit_batch.scheduler.core import (
     Rescue,
     Resend,
     Send,
+    TakeAway,
     Tell,
+    TimeOut,
     Withdraw,
     decide,
 )
@@ -283,7 +285,7 @@ class Engine:
                 self._worker_views = Roster(self._workers.values())
             case Rescue(job):
                 self._rescue(self._by_id[job.job_id], now_s)
-            case Cancel() | GiveUp() | Resend() | Withdraw():
+            case Cancel() | GiveUp() | Resend() | TakeAway() | TimeOut() | Withdraw():
                 raise AssertionError(f"nothing in this world calls for {command}")
         return False
 

@@ -52,11 +52,14 @@ class Scene:
             os.utime(Path(self.store.url) / name, (written_s, written_s))
 
     def _begin(self, name: str) -> None:
-        """Its first checkpoint is named; that of an earlier attempt is not."""
+        """Its newest two checkpoints are named; that of an earlier attempt is not."""
         job = self.jobs[name]
         claim = self.driver.claim(job, Phase.DIT)
         self.put(keys.checkpoint_key(job, 1, 2), keys.checkpoint_key(job, 9, 1))
-        self.driver.claims.save_checkpoint(claim, key=keys.checkpoint_key(job, 1, 2), step=2)
+        self.put(keys.checkpoint_key(job, 1, 4))
+        for step in (2, 4):
+            key = keys.checkpoint_key(job, 1, step)
+            self.driver.claims.save_checkpoint(claim, key=key, step=step)
         if name == "cancelled":
             self.driver.claims.give_back(claim, reason="test")
 
@@ -84,6 +87,7 @@ class Scene:
             keys.latents_key(jobs["succeeded"], 1),
             keys.artifact_key(jobs["succeeded"], 8),
             keys.checkpoint_key(jobs["cancelled"], 1, 2),
+            keys.checkpoint_key(jobs["cancelled"], 1, 4),
             keys.checkpoint_key(jobs["cancelled"], 9, 1),
             keys.checkpoint_key(jobs["running"], 9, 1),
         }

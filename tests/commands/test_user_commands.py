@@ -11,9 +11,10 @@ from finished_batch import three_jobs
 from sqlalchemy import Engine, text
 
 from ddit_batch.cli import main
+from ddit_batch.db.model_problems import record_model_problems
 from ddit_batch.db.scheduler_store import SchedulerStore, begin_term
 from ddit_batch.db.status import one_batch
-from ddit_batch.job import BatchId, JobState
+from ddit_batch.job import BatchId, JobState, Phase, WorkerName
 from ddit_batch.scheduler.service import LEADER_LOCK
 
 
@@ -42,7 +43,9 @@ def test_results_are_lines_of_the_openai_batch_output(batch: BatchId) -> None:
     assert good["response"]["body"]["size"] == "96x64"
     assert good["response"]["body"]["seed"] == 2**32 - 1
     assert (bad["custom_id"], bad["response"]) == ("clip-2", None)
+    advice = bad["error"].pop("advice")
     assert bad["error"] == {"code": "out_of_memory", "message": "too large: use a smaller size"}
+    assert advice.startswith("Use a smaller size or fewer frames")
 
 
 def test_results_go_into_two_files(batch: BatchId, tmp_path: Path) -> None:
@@ -53,6 +56,26 @@ def test_results_go_into_two_files(batch: BatchId, tmp_path: Path) -> None:
     for name, custom_id in (("results.jsonl", "clip-1"), ("errors.jsonl", "clip-2")):
         (line,) = (tmp_path / name).read_text().splitlines()
         assert json.loads(line)["custom_id"] == custom_id
+
+
+def test_status_of_a_batch_says_what_failed_and_what_to_do(batch: BatchId) -> None:
+    """Each cause once, with its number of jobs, an example and advice; in JSON as well."""
+    shown, as_json = ddit("status", batch), ddit("status", batch, "--json")
+
+    assert "1 job failed: out_of_memory: too large: use a smaller size\n" in shown.stdout
+    assert "  Use a smaller size or fewer frames" in shown.stdout
+    (cause,) = json.loads(as_json.stdout)["causes"]
+    assert (cause["code"], cause["jobs"]) == ("out_of_memory", 1)
+    assert cause["advice"].startswith("Use a smaller size")
+
+
+def test_status_of_a_failed_job_gives_advice(batch: BatchId) -> None:
+    """Beside the code and the message."""
+    done = ddit("status", f"{batch}-000002", "--json")
+
+    story = json.loads(done.stdout)
+    assert story["failure_code"] == "out_of_memory"
+    assert story["advice"].startswith("Use a smaller size")
 
 
 def test_cancel_ends_what_waits_and_leaves_what_has_ended(batch: BatchId, engine: Engine) -> None:
@@ -173,6 +196,22 @@ def test_doctor_says_what_is_bad_and_how_to_mend_it(batch: BatchId) -> None:
         "found": "no address",
         "cure": "set DDIT_BROKER_URL",
     }
+
+
+def test_doctor_names_models_that_could_not_be_loaded(batch: BatchId, engine: Engine) -> None:
+    """Bad if nobody serves them, else worth a note; what a worker says anew replaces the old."""
+    del batch
+    worker = WorkerName("dit-7@host")
+    record_model_problems(engine, worker, Phase.DIT, {"gone": "x"})
+    record_model_problems(engine, worker, Phase.DIT, {"tiny-wan": "no room", "big": "no weights"})
+
+    done = ddit("doctor", "--json")
+
+    findings = {found["what"]: found for found in map(json.loads, done.stdout.splitlines())}
+    assert findings["model big"]["verdict"] == "bad"
+    assert findings["model big"]["found"] == "dit-7@host could not load it: no weights"
+    assert findings["model tiny-wan"]["verdict"] == "note"
+    assert "model gone" not in findings
 
 
 def test_status_says_how_long_a_batch_will_take(batch: BatchId, engine: Engine) -> None:

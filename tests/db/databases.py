@@ -10,7 +10,17 @@ from sqlalchemy import Engine, create_engine, make_url, text
 
 from ddit_batch.db.engine import make_engine
 
-_TABLES = ("decisions", "job_events", "attempts", "segments", "plans", "jobs", "batches", "workers")
+_TABLES = (
+    "decisions",
+    "job_events",
+    "attempts",
+    "segments",
+    "plans",
+    "jobs",
+    "batches",
+    "workers",
+    "model_problems",
+)
 
 
 @contextmanager
@@ -36,3 +46,4 @@ def wipe(engine: Engine) -> None:
         for table in _TABLES:
             connection.execute(text(f"DELETE FROM {table}"))
         connection.execute(text("UPDATE leadership SET term = 0, holder = 'nobody'"))
+        connection.execute(text("UPDATE store_health SET failing_since = NULL, failures = 0"))

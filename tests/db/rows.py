@@ -50,6 +50,7 @@ _TABLES = (
     "plans",
     "workers",
     "leadership",
+    "store_health",
 )
 _A_REQUEST = Request(
     custom_id="video-1",

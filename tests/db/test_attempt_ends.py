@@ -168,12 +168,35 @@ def test_unreadable_checkpoint_is_forgotten_and_the_attempt_starts_over(
     second = rows.claimed(engine, first.job_id)
 
     for _ in range(2):
-        claims.forget_checkpoint(second)
+        assert claims.forget_checkpoint(second, key="checkpoint-5") is None
 
     row = rows.row(engine, first.job_id)
     assert (row["state"], row["attempt"], row["step"]) == (JobState.DENOISING, 2, 0)
     assert (row["checkpoint_key"], row["checkpoint_step"]) == (None, None)
     assert rows.segments(engine, first.job_id) == [(0, 5, "start"), (0, None, "checkpoint_lost")]
+
+
+def test_unreadable_checkpoint_sends_the_attempt_back_to_the_one_before(
+    engine: Engine, claims: ClaimStore
+) -> None:
+    """The newest two are named; a repetition does not go back twice; the history says which."""
+    first = rows.holding(engine, Phase.DIT)
+    for step in (2, 4, 6, 6):
+        assert claims.save_checkpoint(first, key=f"checkpoint-{step}", step=step)
+    claims.give_back(first, reason="released", checkpoint=("checkpoint-6", 6))
+    second = rows.claimed(engine, first.job_id)
+    assert (second.older_checkpoint_key, second.checkpoint_key) == ("checkpoint-4", "checkpoint-6")
+
+    for _ in range(2):
+        assert claims.forget_checkpoint(second, key="checkpoint-6") == "checkpoint-4"
+
+    row = rows.row(engine, first.job_id)
+    assert (row["step"], row["checkpoint_key"], row["checkpoint_step"]) == (4, "checkpoint-4", 4)
+    assert (row["older_checkpoint_key"], row["older_checkpoint_step"]) == (None, None)
+    assert rows.segments(engine, first.job_id) == [(0, 6, "start"), (4, None, "older_checkpoint")]
+
+    assert claims.forget_checkpoint(second, key="checkpoint-4") is None
+    assert rows.segments(engine, first.job_id)[-1] == (0, None, "checkpoint_lost")
 
 
 @pytest.mark.parametrize("phase", list(Phase))

@@ -19,7 +19,7 @@ WRITES: dict[str, Write] = {
     "give_back_at_a_checkpoint": lambda claims, claim: claims.give_back(
         claim, reason="late", checkpoint=("late", 7)
     ),
-    "forget_checkpoint": lambda claims, claim: claims.forget_checkpoint(claim),
+    "forget_checkpoint": lambda claims, claim: claims.forget_checkpoint(claim, key="late"),
     "cancelled": lambda claims, claim: claims.cancelled(claim),
     "fail_for_now": lambda claims, claim: claims.fail(
         claim, code="late", message="late", retryable=True, max_failures=9
@@ -28,6 +28,9 @@ WRITES: dict[str, Write] = {
         claim, code="late", message="late", retryable=False, max_failures=9
     ),
 }
+WRITES["storage_failed"] = lambda claims, claim: claims.storage_failed(
+    claim, message="late", max_store_failures=9
+)
 FINISHES: dict[Phase, Write] = {
     Phase.ENCODE: lambda claims, claim: claims.finish_encode(claim, embeddings_key="late"),
     Phase.DIT: lambda claims, claim: claims.finish_dit(claim, latents_key="late", vae_queue="vae"),

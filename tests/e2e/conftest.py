@@ -15,7 +15,15 @@ from broken_pipeline import break_vae
 from cluster_tools import Batch, Cluster, Figure, Sums
 from deciding import deciding
 from e2e_processes import MARK, wait_until
-from e2e_prompts import ALL, EULER, EULER_CP, GROUP_TIMEOUT_S, GROUPED, TINY_CP
+from e2e_prompts import (
+    ALL,
+    EULER,
+    EULER_CP,
+    GROUP_TIMEOUT_S,
+    GROUPED,
+    STORE_PATIENCE_S,
+    TINY_CP,
+)
 from group_cluster import groups, ids, spans
 from installed_wheel import build_wheel, install
 from scripted import Scripted
@@ -123,6 +131,7 @@ def session_cluster(
             (MARK, str(home.path)),
             ("DDIT_MODELS_FOLDER", str(configs_folder)),
             ("DDIT_GROUP_TIMEOUT_S", str(GROUP_TIMEOUT_S)),
+            ("DDIT_STORE_PATIENCE_S", str(STORE_PATIENCE_S)),
         ),
     )
     start_cluster(home, plan, with_parent=True)

@@ -28,6 +28,7 @@ from ddit_batch.scheduler.live import LiveDriver, Pace
 from ddit_batch.scheduler.lookout import Intervals, Lookout
 
 ROUND_S = 0.05
+LIMITS = Limits(look_ahead=8, decode_backlog=16, max_worker_losses=5)
 
 
 @contextmanager
@@ -37,6 +38,7 @@ def deciding(
     *,
     costs: CostModel | None = None,
     intervals: Intervals | None = None,
+    limits: Limits = LIMITS,
 ) -> Iterator[Callable[[], None]]:
     """Lead the cluster from here by *policy*, or by what it makes of *costs*.
 
@@ -49,7 +51,8 @@ def deciding(
     make_policy = policy if callable(policy) else lambda _: policy
 
     def new_driver() -> LiveDriver:
-        return _driver(cluster, engine, Lookout(engine, known, make_policy, intervals))
+        lookout = Lookout(engine, known, make_policy, intervals)
+        return _driver(cluster, engine, lookout, limits)
 
     for pid in schedulers:
         os.kill(pid, SIGSTOP)
@@ -80,13 +83,13 @@ def deciding(
         engine.dispose()
 
 
-def _driver(cluster: Cluster, engine: Engine, lookout: Lookout) -> LiveDriver:
+def _driver(cluster: Cluster, engine: Engine, lookout: Lookout, limits: Limits) -> LiveDriver:
     return LiveDriver(
         store=SchedulerStore(engine, term=begin_term(engine, holder="test")),
         control=LiveControl(cluster.state.broker_url),
         dispatcher=Dispatcher(make_celery(cluster.state.broker_url)),
         lookout=lookout,
-        limits=Limits(look_ahead=8, decode_backlog=16, max_worker_losses=5),
+        limits=limits,
         pace=Pace(tick_s=ROUND_S, reconcile_s=0.5, lease_s=3.0),
         metrics=SchedulerMetrics(),
     )

@@ -132,8 +132,22 @@ LINES |= {str(line["custom_id"]): line for line in _SQUARES}
 SQUARES = tuple(str(line["custom_id"]) for line in _SQUARES)
 """Jobs of a shape that no other test has."""
 
+BIG = "big"
+"""A job whose frames take a hundred times the memory of those of the others."""
+LINES[BIG] = _line(
+    BIG,
+    "tiny-wan",
+    "a wall, painted white",
+    num_inference_steps=1,
+    guidance_scale=1.0,
+    seed=41,
+    **_size(512, 512, 33),
+)
+
 GROUP_TIMEOUT_S = 3.0
 """How long a member of a group waits for another in these tests."""
+STORE_PATIENCE_S = 0.5
+"""How long a worker tries a store that fails again in these tests."""
 SHORT = ("fox", "tram", "waves", "snow")
 
 

@@ -12,27 +12,77 @@ from e2e_prompts import LINES
 from ddit_batch.job import JobState, Phase
 
 
-def test_damaged_checkpoint_costs_its_steps_only(
-    session_cluster: Cluster, undisturbed: dict[str, Sums], figure: Figure
-) -> None:
-    """The job starts over at step 0, says so in its history, and gives the same video."""
-    session_cluster.mend({Phase.DIT: 2})
-    batch = session_cluster.submit("long")
-    caught = batch.catch(Phase.DIT, step=24)
-    path = session_cluster.home.store / batch.job("long")["checkpoint_key"]
+def flip_bit(path: Path) -> None:
+    """Have the disk forget what it was given, in one bit."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
+
+
+def test_damaged_checkpoint_costs_the_steps_since_the_one_before(
+    session_cluster: Cluster, undisturbed: dict[str, Sums], figure: Figure
+) -> None:
+    """The job goes on from the older one, says so in its history, and gives the same video."""
+    session_cluster.mend({Phase.DIT: 2})
+    batch = session_cluster.submit("long")
+    caught = batch.catch(Phase.DIT, step=24)
+    job = batch.job("long")
+    flip_bit(session_cluster.home.store / job["checkpoint_key"])
 
     figure("DiT worker frozen, checkpoint damaged", batch.recovery_s(caught, Phase.DIT), "s")
     batch.wait_done()
 
     first, second = batch.segments("long")
     assert first[0] == 0
-    assert second == (0, 100, "checkpoint_lost")
+    assert job["older_checkpoint_step"] == job["checkpoint_step"] - 5
+    assert second == (job["older_checkpoint_step"], 100, "older_checkpoint")
     batch.assert_undisturbed(undisturbed)
     spare = batch.manifest("long")["segments"][-1]["workers"][0]
-    assert "starts over: the checkpoint of" in session_cluster.log(spare)
+    assert "goes back to the checkpoint before: the checkpoint of" in session_cluster.log(spare)
+
+
+def test_job_without_a_checkpoint_that_can_be_read_starts_over(
+    session_cluster: Cluster, undisturbed: dict[str, Sums]
+) -> None:
+    """One is damaged, the other is gone: step 0 again, with the same video; no file is left."""
+    session_cluster.mend({Phase.DIT: 2})
+    batch = session_cluster.submit("long")
+    batch.catch(Phase.DIT, step=24)
+    job, store = batch.job("long"), session_cluster.home.store
+    flip_bit(store / job["checkpoint_key"])
+    (store / job["older_checkpoint_key"]).unlink()
+
+    batch.wait_done()
+
+    assert batch.segments("long")[1] == (0, 100, "checkpoint_lost")
+    batch.assert_undisturbed(undisturbed)
+    left = (store / "jobs" / job["id"]).rglob("step-*")
+    wait_until(lambda: not list(left), "no checkpoint is left", within_s=5.0)
+
+
+def test_damaged_handoffs_are_made_again(cluster: Cluster, undisturbed: dict[str, Sums]) -> None:
+    """A bit that has flipped in embeddings or latents costs a try of the phase before."""
+    for pid in (pids := cluster.worker_pids(Phase.VAE)):
+        os.kill(pid, SIGSTOP)
+    cluster.forget_embeddings()
+    first = cluster.submit("tram")
+    wait_until(lambda: first.count(JobState.DENOISED), "the job waits for VAE")
+    flip_bit(cluster.home.store / first.job("tram")["latents_key"])
+    flip_bit(cluster.home.store / first.job("tram")["embeddings_key"])
+    second = cluster.submit("tram")  # finds the damaged embeddings
+
+    for pid in pids:
+        os.kill(pid, SIGCONT)
+    first.wait_done()
+    second.wait_done()
+
+    assert "handoff_lost" in first.attempts("tram", Phase.VAE)
+    assert "handoff_lost" in [
+        *first.attempts("tram", Phase.DIT),
+        *second.attempts("tram", Phase.DIT),
+    ]
+    first.assert_undisturbed(undisturbed)
+    second.assert_undisturbed(undisturbed)
 
 
 def test_lost_latents_are_made_again(cluster: Cluster, undisturbed: dict[str, Sums]) -> None:

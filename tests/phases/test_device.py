@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from ddit_batch.errors import ConfigError, OutOfMemory
 from ddit_batch.phases import vae
-from ddit_batch.phases.device import inference, pick_device, set_threads
+from ddit_batch.phases.device import fitting, inference, pick_device, set_threads
 from ddit_batch.phases.models.base import Frames
 
 
@@ -51,6 +52,42 @@ def test_memory_of_the_failed_call_is_freed_while_the_error_lives() -> None:
 
     assert caught.value.__cause__ is not None
     assert seen[0]() is None
+
+
+REQUESTS = {
+    "torch on the CPU": (lambda: torch.empty(10**14, dtype=torch.uint8), "100000000000000 bytes"),
+    "Python": (lambda: bytearray(10**15), "the memory of this process on the CPU"),
+    "numpy": (lambda: np.empty(10**14, np.uint8), "the memory of this process on the CPU"),
+}
+
+
+@pytest.mark.parametrize("who", REQUESTS)
+def test_a_memory_that_is_full_is_said_in_the_same_words(who: str) -> None:
+    """Whoever asks for what is not there: a real allocation fails, and what was asked is named."""
+    allocate, said = REQUESTS[who]
+
+    with pytest.raises(OutOfMemory) as caught, fitting("a video of 64x64x9"):
+        allocate()
+
+    assert str(caught.value).startswith("a video of 64x64x9 does not fit into the memory of this")
+    assert said in str(caught.value)
+
+
+def test_a_gpu_that_is_full_is_named() -> None:
+    """By the number that torch gives it, with what it was asked for."""
+    said = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 3 has a total capacity of 79.11 GiB"
+
+    with (
+        pytest.raises(OutOfMemory, match=r"GPU 3 \(tried to allocate 2\.50 GiB\): use a smaller"),
+        fitting("it"),
+    ):
+        raise torch.OutOfMemoryError(said)
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    """A RuntimeError that is not about memory comes through."""
+    with pytest.raises(RuntimeError, match="size of tensor"), inference("it"):
+        torch.zeros(2) + torch.zeros(3)
 
 
 class HungryDecoder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import safetensors.torch
 import torch
 
 from ddit_batch.errors import ArtifactError
@@ -66,3 +67,20 @@ def test_one_handoff_is_not_taken_for_the_other() -> None:
 
     with pytest.raises(ArtifactError, match="not embeddings: the file holds latents"):
         embeddings_from_bytes(data)
+
+
+def test_handoff_with_a_flipped_bit_is_an_error() -> None:
+    """Wherever it is: in the length, in the header or in the numbers."""
+    latents = latents_to_bytes(torch.randn(1, 2, 1, 2, 2))
+
+    for position in range(len(latents)):
+        damaged = bytearray(latents)
+        damaged[position] ^= 1
+        with pytest.raises(ArtifactError):
+            latents_from_bytes(bytes(damaged))
+
+
+def test_handoff_without_a_digest_is_an_error() -> None:
+    """What another program wrote is not trusted."""
+    with pytest.raises(ArtifactError, match="digest"):
+        latents_from_bytes(safetensors.torch.save({"latents": torch.randn(4)}))

@@ -18,6 +18,8 @@ from ddit_batch.db.scheduler_store import SchedulerStore, begin_term
 from ddit_batch.dispatch import Dispatcher, make_celery
 from ddit_batch.job import JobState, Phase, queue_of, task_id
 from ddit_batch.scheduler import live
+from ddit_batch.scheduler.core import Limits
+from ddit_batch.scheduler.hanging import HangLimits
 from ddit_batch.scheduler.live import LiveDriver, Pace
 from ddit_batch.snapshot import Progress, Snapshot
 
@@ -276,6 +278,31 @@ def test_message_to_a_dead_worker_goes_to_a_live_one(
     rounds_until(driver, lambda: bool(control.waiting_task_ids({"dit.dit-1@host"})))
 
     assert rows.attempts(engine, job)[-2:] == [("dit", 1, "superseded"), ("dit", 2, None)]
+
+
+def test_job_of_a_worker_that_hangs_goes_to_another(
+    engine: Engine, make_driver: MakeDriver, control: LiveControl
+) -> None:
+    """It renews its lease and takes no step; a step in time would have been enough."""
+    hung = rows.registered(engine, Phase.DIT, name="dit-0@host")
+    claim = rows.holding(engine, Phase.DIT, by=hung)
+    rows.registered(engine, Phase.DIT, name="dit-1@host")
+    limits = Limits(
+        look_ahead=2,
+        decode_backlog=4,
+        max_worker_losses=3,
+        hang=HangLimits(steps=0.0, floor_s=1.5),
+    )
+    driver = make_driver(pace=pace(lease_s=600.0), limits=limits)
+    rounds(driver, 1.0)
+    control.report(claim.job_id, Progress(attempt=1, step=1, step_s=0.1))
+    reported_s = time.monotonic()
+
+    rounds_until(driver, lambda: bool(control.waiting_task_ids({"dit.dit-1@host"})))
+
+    assert time.monotonic() - reported_s >= 1.5
+    assert rows.history(engine, claim.job_id)[-1] == ("timed_out", "denoising", "encoded")
+    assert rows.row(engine, claim.job_id)["timeouts"] == 1
 
 
 def test_job_that_kills_its_workers_fails_and_the_others_go_on(

@@ -27,7 +27,9 @@ from ddit_batch.scheduler.core import (
     Rescue,
     Resend,
     Send,
+    TakeAway,
     Tell,
+    TimeOut,
     Withdraw,
 )
 from ddit_batch.snapshot import Instruction, JobView, Snapshot, Whereabouts, WorkerView
@@ -138,14 +140,16 @@ def _after(world: Snapshot, command: Command) -> Snapshot:
     return replace(world, jobs=(*others, *new), waiting_to_decode=world.waiting_to_decode + decode)
 
 
-def _job_after(command: Command) -> tuple[JobView, ...]:
+def _job_after(command: Command) -> tuple[JobView, ...]:  # noqa: PLR0911 -- one for each
     """What becomes of the command's job; nothing, if it is over."""
     match command:
-        case Cancel() | GiveUp():
+        case Cancel() | GiveUp() | TimeOut():
             return ()
         case Rescue(job) | Withdraw(job):
             lost = isinstance(command, Rescue)
             return (replace(_waiting(job), worker_losses=job.worker_losses + lost),)
+        case TakeAway(job):
+            return (replace(_waiting(job), timeouts=job.timeouts + 1),)
         case Send(job, _, group):
             sent = replace(job, attempt=job.attempt + 1, message=Whereabouts.SENT)
             return (replace(sent, group=group),)
@@ -164,6 +168,8 @@ def _waiting(job: JobView) -> JobView:
         holder=None,
         group=(),
         last_group=job.group,
+        silent_s=0.0,
+        said_step_s=None,
         dop=0,
         message=Whereabouts.NONE,
     )

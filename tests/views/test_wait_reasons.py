@@ -10,9 +10,10 @@ from farm import Farm, request, scheduler_running
 from sqlalchemy import Engine
 
 from ddit_batch.db.leases import LeaseStore
+from ddit_batch.db.model_problems import record_model_problems
 from ddit_batch.db.query import describe_views
 from ddit_batch.db.wishes import pause
-from ddit_batch.job import JobId, JobState, Phase
+from ddit_batch.job import JobId, JobState, Phase, WorkerName
 from ddit_batch.scheduler.core import Cancel, Send, Tell
 
 Scene = Callable[[Farm], JobId]
@@ -51,6 +52,20 @@ def encode_serves_other_models(farm: Farm) -> JobId:
 def dit_serves_other_models(farm: Farm) -> JobId:
     farm.worker("encode-0@gpu-a", Phase.ENCODE)
     farm.worker(DIT_ONE, Phase.DIT, models=("other",))
+    return farm.submit()[0]
+
+
+def encode_could_not_load_it(farm: Farm) -> JobId:
+    job = encode_serves_other_models(farm)
+    name = WorkerName("encode-0@gpu-a")
+    problems = {"third": "no such folder", "tiny-wan": "no weights"}
+    record_model_problems(farm.engine, name, Phase.ENCODE, problems)
+    return job
+
+
+def the_only_worker_could_not_load_it(farm: Farm) -> JobId:
+    name = WorkerName("encode-7@gpu-b")
+    record_model_problems(farm.engine, name, Phase.ENCODE, {"tiny-wan": "no weights"})
     return farm.submit()[0]
 
 
@@ -195,12 +210,33 @@ def no_scheduler_decides(farm: Farm) -> JobId:
     return farm.submit()[0]
 
 
+def store_is_full(farm: Farm) -> JobId:
+    workers = farm.workers()
+    first, job = farm.submit(request(1), request(2))
+    claim = farm.claim(first, workers[Phase.ENCODE])
+    farm.claims.storage_failed(claim, message="the disk is full", max_store_failures=9)
+    return job
+
+
+def store_may_be_full_still(farm: Farm) -> JobId:
+    job = store_is_full(farm)
+    farm.execute("UPDATE store_health SET probe_after = now()")
+    return job
+
+
 SCENES: dict[str, list[tuple[Scene, str]]] = {
     "no_worker": [
         (no_worker_at_all, r"No encode worker is online\."),
         (no_dit_worker_to_encode_for, r"No DiT worker is online, so nothing is encoded ahead\."),
         (no_vae_worker, r"No VAE worker is online\."),
         (worker_drains, r"No encode worker is online\."),
+        (
+            the_only_worker_could_not_load_it,
+            (
+                r"No encode worker is online\. "
+                r"encode-7@gpu-b could not load tiny-wan \d+ s ago: no weights"
+            ),
+        ),
     ],
     "model_not_served": [
         (
@@ -208,10 +244,33 @@ SCENES: dict[str, list[tuple[Scene, str]]] = {
             r"None of the online encode workers \(2\) serves the model tiny-wan\.",
         ),
         (
+            encode_could_not_load_it,
+            (
+                r"None of the online encode workers \(2\) serves the model tiny-wan\. "
+                r"encode-0@gpu-a could not load tiny-wan \d+ s ago: no weights"
+            ),
+        ),
+        (
             dit_serves_other_models,
             (
                 r"None of the online DiT workers \(1\) serves the model tiny-wan, "
                 r"so nothing is encoded ahead\."
+            ),
+        ),
+    ],
+    "store_failing": [
+        (
+            store_is_full,
+            (
+                r"The artifact store has failed for \d+ s, the last time with: the disk is full; "
+                r"until a try succeeds, the next in \d s, no new work is sent\."
+            ),
+        ),
+        (
+            store_may_be_full_still,
+            (
+                r"The artifact store has failed for \d+ s, the last time with: the disk is full; "
+                r"until a try succeeds, no new work is sent\."
             ),
         ),
     ],

@@ -200,3 +200,13 @@ def test_newcomer_stops_to_wait_when_the_plan_is_given_up(
 
     with pytest.raises(Abandoned):
         meeting.await_go("a")
+
+
+def test_leader_hears_that_a_member_has_no_memory_left(meeting: Rendezvous) -> None:
+    """It may ask more than once; before anybody has said so there is nothing to hear."""
+    assert meeting.heard_out_of_memory() == ""
+
+    meeting.say_out_of_memory("on dit-1@host: denoising 64x64x9 does not fit")
+
+    said = [meeting.heard_out_of_memory() for _ in range(2)]
+    assert said == ["on dit-1@host: denoising 64x64x9 does not fit"] * 2

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ddit_batch.errors import GroupBroken
 from ddit_batch.model_config import Parallelism
-from ddit_batch.phases.device import synchronize
+from ddit_batch.phases.device import is_out_of_memory, synchronize
 from ddit_batch.phases.sequence_parallel.forming import Forming
 from ddit_batch.phases.sequence_parallel.mesh import LONE_AXIS, LONE_MESH, Axis, Mesh
 from ddit_batch.phases.sequence_parallel.torch_private import Store, abort, has_failed
@@ -187,10 +187,8 @@ class SPGroup:
         try:
             yield
             self._settle()
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as exc:
-            if self.is_lone:
+            if self.is_lone or is_out_of_memory(exc):
                 raise
             # Frames keep the connections open in which others wait, for as long as the error lives.
             traceback.clear_frames(exc.__traceback__)
