@@ -199,8 +199,8 @@ def empty(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(
             text(
-                "TRUNCATE decisions, batches, jobs, job_events, attempts, segments, plans, workers, "
-                "model_problems RESTART IDENTITY; "
+                "TRUNCATE decisions, batches, jobs, job_events, attempts, segments, plans, "
+                "workers, model_problems RESTART IDENTITY; "
                 "UPDATE leadership SET look_ahead = NULL, decode_backlog = NULL"
             )
         )
