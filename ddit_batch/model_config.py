@@ -116,7 +116,8 @@ class ModelConfig(_Value):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     family: Family
     source: str
-    """A folder in diffusers' format, a hub id, or ``builtin:tiny-wan`` (built offline)."""
+    """A folder in diffusers' format, a hub id, or a builtin model: ``builtin:shapes`` (shipped),
+    ``builtin:tiny-wan`` (built offline)."""
     revision: str | None = None
     """Of a hub id: the commit, so that the same name stays the same model."""
     heads: Annotated[int, Field(ge=1)]

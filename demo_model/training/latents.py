@@ -44,7 +44,7 @@ class Bucket:
 
 
 BUCKETS = (
-    Bucket(side=64, frames=9, share=0.62, batch=24, clips=12_000),
+    Bucket(side=64, frames=9, share=0.62, batch=24, clips=24_000),
     Bucket(side=64, frames=17, share=0.08, batch=14, clips=1500),
     Bucket(side=128, frames=9, share=0.14, batch=6, clips=2000),
     Bucket(side=128, frames=17, share=0.08, batch=4, clips=800),
