@@ -6,5 +6,5 @@
     checker.py   frames to what is seen in them; knows nothing of the model
     training/    VAE, text encoder, denoiser, export; ``python -m demo_model.training FOLDER``
 
-Not part of the installed package: that holds only what the training gave, ``configs/models/shapes``.
+Not part of the installed package: that holds what the training gave, ``configs/models/shapes``.
 """

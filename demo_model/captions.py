@@ -28,7 +28,14 @@ _CHANGES: dict[Change, Sequence[str]] = {
     Change.NONE: ("", "", "standing still", "that stays as it is", "that does not move"),
     Change.GROWS: ("grows", "gets bigger", "expands", "becomes larger", "growing", "that grows"),
     Change.SHRINKS: ("shrinks", "gets smaller", "becomes smaller", "shrinking", "that shrinks"),
-    Change.FADES: ("fades away", "fades out", "disappears", "vanishes", "fading", "that fades away"),
+    Change.FADES: (
+        "fades away",
+        "fades out",
+        "disappears",
+        "vanishes",
+        "fading",
+        "that fades away",
+    ),
     Change.TURNS: ("turns", "becomes", "changes to", "turning", "that turns", "fading into"),
 }
 _PLACES = (" on a {} background", " on {}", ", {} background", " over a {} background",

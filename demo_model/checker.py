@@ -215,7 +215,8 @@ def _fitted(mask: Mask) -> Mask:
     top, left = (side - part.shape[0]) // 2, (side - part.shape[1]) // 2
     box[top : top + part.shape[0], left : left + part.shape[1]] = part
     at = ((np.arange(_GRID) + 0.5) / _GRID * side).astype(int)
-    return box[at][:, at]
+    fitted: Mask = box[at][:, at]
+    return fitted
 
 
 def _outline(form: Form) -> Mask:

@@ -69,8 +69,7 @@ def clips(
     """Make them, some at once."""
     dice = np.random.default_rng(8)
     captions = [
-        plain(scene) if number % 2 else reworded(scene, dice)
-        for number, scene in enumerate(scenes)
+        plain(scene) if number % 2 else reworded(scene, dice) for number, scene in enumerate(scenes)
     ]
     at_once = max(1, _AT_ONCE_PX // (side * side * frames))
     for first in range(0, len(scenes), at_once):

@@ -17,7 +17,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from diffusers import WanTransformer3DModel
-from torch import Tensor, multiprocessing
+from torch import Tensor
+from torch._C._distributed_c10d import FileStore
+from torch.multiprocessing.spawn import spawn
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from demo_model.captions import caption
@@ -26,8 +28,7 @@ from demo_model.training.latents import BUCKETS, Bucket, from_numbers
 from demo_model.training.stage import Schedule, Trainer, prepare
 from demo_model.training.vae_model import CHANNELS
 
-STEPS = int(os.environ.get("DEMO_MODEL_STEPS", "14000"))
-SCHEDULE = Schedule(steps=STEPS, rate=2e-3, warm_up=100, level=0.5)
+SCHEDULE = Schedule(steps=9000, rate=2e-3, warm_up=100, level=0.5)
 HEADS, HEAD_DIM, LAYERS = 4, 32, 4
 NO_PROMPT = 0.1
 """So often a clip is learned without its caption, for guidance."""
@@ -41,7 +42,7 @@ def train(run: Path) -> None:
     if count == 1:
         _work(0, 1, run)
     else:
-        multiprocessing.spawn(_work, args=(count, run), nprocs=count)
+        spawn(_work, args=(count, run), nprocs=count)  # type: ignore[no-untyped-call]  # torch's own
 
 
 def new_transformer() -> Any:
@@ -69,7 +70,8 @@ def flow_loss(transformer: Any, latents: Tensor, sigma: Tensor, embeddings: Tens
     part = sigma.view(-1, 1, 1, 1, 1)
     noisy = torch.lerp(latents, noise, part)
     said = transformer(noisy, sigma * 1000, embeddings, return_dict=False)[0]
-    return ((said - (noise - latents)) ** 2).mean((1, 2, 3, 4))
+    errors: Tensor = ((said - (noise - latents)) ** 2).mean((1, 2, 3, 4))
+    return errors
 
 
 def _work(rank: int, count: int, run: Path) -> None:
@@ -130,7 +132,7 @@ def _learn(
     scenes = [from_numbers(row) for row in stock["scenes"][picked].tolist()]
     captions = ["" if dice.random() < NO_PROMPT else caption(scene, dice) for scene in scenes]
     loss = flow_loss(transformer, latents, _noise(bucket, dice), words(captions)).mean()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's own
     return loss.item()
 
 
@@ -163,7 +165,7 @@ def _together(rank: int, count: int, run: Path) -> Iterator[None]:
     meeting = run / "denoiser.meeting"
     if rank == 0:
         meeting.unlink(missing_ok=True)
-    store = dist.FileStore(str(meeting) + f".{os.getppid()}", count)
+    store = FileStore(str(meeting) + f".{os.getppid()}", count)
     dist.init_process_group("gloo", rank=rank, world_size=count, store=store)
     try:
         yield

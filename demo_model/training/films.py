@@ -57,7 +57,7 @@ def train(run: Path) -> None:
         latents = latents + strength * deviation * torch.randn_like(latents)
         made = decode_unclamped(vae, latents)
         loss = loss_of(made, clips, weights_of(mask))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         trainer.take(error=loss.item(), off=(made - clips).abs().mean().item())
     trainer.swap()
     vae.save_pretrained(run / "vae")

@@ -70,9 +70,7 @@ def train(run: Path) -> None:
         parts = []
         for first in range(0, len(scenes), _AT_ONCE):
             some = scenes[first : first + _AT_ONCE]
-            frames, _ = draw_all(
-                some, dice, height=bucket.side, width=bucket.side, moments=moments
-            )
+            frames, _ = draw_all(some, dice, height=bucket.side, width=bucket.side, moments=moments)
             parts.append(((encode_pictures(vae, frames) - mean) / deviation).half())
         scratch = file.with_suffix(".new")
         torch.save({"latents": torch.cat(parts), "scenes": as_numbers(scenes)}, scratch)
@@ -80,7 +78,13 @@ def train(run: Path) -> None:
         print(bucket.name, len(scenes), flush=True)
 
 
-_KINDS = (list(Color), list(Background), list(Form), list(Size), list(Change))
+_KINDS: tuple[list[str], ...] = (
+    list(Color),
+    list(Background),
+    list(Form),
+    list(Size),
+    list(Change),
+)
 
 
 def as_numbers(scenes: list[Scene]) -> Tensor:

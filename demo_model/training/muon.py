@@ -1,7 +1,7 @@
 """Muon (Jordan and others, 2024) in float32: momentum, orthogonalised, for matrices and kernels.
 
 ``torch.optim.Muon`` computes in bfloat16, for which many processors have no instructions. The
-Newton-Schulz coefficients of each round are those of Polar Express (Amsel and others, 2025, rounded);
+Newton-Schulz coefficients of each round are rounded from Polar Express (Amsel and others, 2025);
 the update is scaled to the size of AdamW's (Liu and others, 2025).
 """
 
@@ -40,10 +40,7 @@ class Muon:
         """Move every parameter that has a gradient."""
         for size, group in self._groups.items():
             gradient = torch.stack(
-                [
-                    torch.zeros(size) if one.grad is None else one.grad.reshape(size)
-                    for one in group
-                ]
+                [torch.zeros(size) if one.grad is None else one.grad.reshape(size) for one in group]
             )
             momentum = self._momenta[size].lerp_(gradient, 1 - _MOMENTUM)
             moves = orthogonal(gradient.lerp(momentum, _MOMENTUM))
@@ -69,4 +66,5 @@ def orthogonal(matrices: Tensor) -> Tensor:
     for a, b, c in _ROUNDS:
         square = x @ x.transpose(1, 2)
         x = a * x + (b * square + c * (square @ square)) @ x
-    return x.transpose(1, 2) if is_tall else x
+    found: Tensor = x.transpose(1, 2) if is_tall else x
+    return found

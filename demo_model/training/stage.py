@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -118,7 +117,7 @@ class Trainer:
         }
         scratch = self.file.with_suffix(".new")
         torch.save(state, scratch)
-        os.replace(scratch, self.file)
+        scratch.replace(self.file)
         self._saved = time.monotonic()
 
     @torch.no_grad()

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tokenizers import (
     Tokenizer,
     decoders,
@@ -25,6 +24,7 @@ from tokenizers import (
     trainers,
 )
 from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from demo_model.captions import caption
@@ -71,7 +71,7 @@ def train(run: Path) -> None:
         scenes = [sample(dice, held_out=False) for _ in range(BATCH)]
         tokens = tokenize(tokenizer, [caption(scene, dice) for scene in scenes])
         loss = _loss(encoder, readings, tokens, scenes)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         trainer.take(loss=loss.item())
     trainer.swap()
     figures = exam(tokenizer, encoder, readings)
@@ -151,7 +151,8 @@ def tokenize(tokenizer: Any, captions: Sequence[str], *, length: int | None = No
 def embed(encoder: Any, tokens: Any) -> Tensor:
     """Embeddings (N, L, DIM), zero beyond the end, as the pipeline makes them."""
     hidden: Tensor = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
-    return hidden * tokens.attention_mask[..., None]
+    embeddings: Tensor = hidden * tokens.attention_mask[..., None]
+    return embeddings
 
 
 @torch.no_grad()
@@ -179,7 +180,7 @@ def _loss(encoder: Any, readings: Any, tokens: Any, scenes: Sequence[Scene]) -> 
         numbers = [_number(words, getattr(scene, kind)) for scene in scenes]
         wanted = torch.tensor(numbers)[:, None].expand(-1, length)
         wanted = wanted.masked_fill(tokens.attention_mask == 0, -100)
-        total = total + F.cross_entropy(reading(embeddings).transpose(1, 2), wanted)
+        total = total + functional.cross_entropy(reading(embeddings).transpose(1, 2), wanted)
     return total
 
 

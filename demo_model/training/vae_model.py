@@ -7,9 +7,10 @@ stays, and the decoder learns the frames between from the latents around them.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import (
     WanCausalConv3d,
@@ -17,6 +18,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
     unpatchify,
 )
 from torch import Tensor
+from torch.nn import functional
 
 from demo_model.drawing import draw, random_layout
 from demo_model.scenes import Scene
@@ -43,7 +45,7 @@ class FastOnPictures:
             is_plain = conv.kernel_size[1:] in ((3, 3), (1, 1)) and conv.stride[0] == 1
             if cache_x is None and x.shape[2] == 1 and is_plain:
                 kernel, pad = conv.weight[:, :, -1], (conv.kernel_size[1] - 1) // 2
-                return F.conv2d(x[:, :, 0], kernel, conv.bias, padding=pad).unsqueeze(2)
+                return functional.conv2d(x[:, :, 0], kernel, conv.bias, padding=pad).unsqueeze(2)
             done: Tensor = slow(conv, x, cache_x)
             return done
 
@@ -128,7 +130,8 @@ def decode_unclamped(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
             )
         )
     vae.clear_cache()
-    return unpatchify(torch.cat(frames, 2), _PATCH)
+    video: Tensor = unpatchify(torch.cat(frames, 2), _PATCH)
+    return video
 
 
 def encode_pictures(vae: AutoencoderKLWan, frames: Tensor) -> Tensor:
@@ -137,7 +140,8 @@ def encode_pictures(vae: AutoencoderKLWan, frames: Tensor) -> Tensor:
     with torch.no_grad(), FastOnPictures():
         flat = frames.transpose(1, 2).flatten(0, 1).unsqueeze(2)
         means = vae.encode(flat).latent_dist.mean
-    return means.squeeze(2).unflatten(0, (count, kept)).transpose(1, 2)
+    latents: Tensor = means.squeeze(2).unflatten(0, (count, kept)).transpose(1, 2)
+    return latents
 
 
 def draw_all(
@@ -153,7 +157,7 @@ def draw_all(
 
 def weights_of(mask: Tensor) -> Tensor:
     """What each pixel counts: the object and its surroundings five times."""
-    return 1 + 4 * F.max_pool3d((mask > 0).float(), (1, 7, 7), 1, (0, 3, 3))
+    return 1 + 4 * functional.max_pool3d((mask > 0).float(), (1, 7, 7), 1, (0, 3, 3))
 
 
 def loss_of(made: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
@@ -167,13 +171,13 @@ def kernels_of(named: list[tuple[str, Tensor]]) -> list[Tensor]:
     return [one for _, one in named if one.ndim >= 2 and one.shape[0] > 3 and one[0].numel() > 3]
 
 
-def _keep_last(conv: torch.nn.Module) -> None:
+def _keep_last(conv: Any) -> None:
     conv.weight.mul_(0.1)
     conv.bias.zero_()
     _add_identity(conv)
 
 
-def _add_identity(conv: torch.nn.Module) -> None:
+def _add_identity(conv: Any) -> None:
     outputs, inputs = conv.weight.shape[:2]
     identity = torch.eye(inputs)
     if outputs != inputs:

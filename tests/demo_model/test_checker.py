@@ -16,9 +16,7 @@ from demo_model.drawing import Layout, draw, moments_of, random_layout
 from demo_model.scenes import Background, Change, Color, Form, Scene, Size, sample
 
 CLIPS = 100
-RED_CIRCLE = Scene(
-    color=Color.RED, background=Background.GRAY, form=Form.CIRCLE, size=Size.MEDIUM
-)
+RED_CIRCLE = Scene(color=Color.RED, background=Background.GRAY, form=Form.CIRCLE, size=Size.MEDIUM)
 MIDDLE = Layout(x=0, y=0, radius=0.24, color_shift=(0, 0, 0), background_shift=0)
 
 Frames = NDArray[np.uint8]
@@ -66,10 +64,7 @@ def test_checker_is_right_on_files(tmp_path: Path) -> None:
 def test_checker_sees_where_an_object_moves(right: int, down: int, direction: str | None) -> None:
     steps = np.linspace(-0.1, 0.1, 9)
     clip = np.concatenate(
-        [
-            drawn(RED_CIRCLE, replace(MIDDLE, x=right * at, y=down * at), frames=1)
-            for at in steps
-        ]
+        [drawn(RED_CIRCLE, replace(MIDDLE, x=right * at, y=down * at), frames=1) for at in steps]
     )
 
     assert see(clip).direction == direction

@@ -2,12 +2,11 @@ from collections import Counter
 
 import numpy as np
 
+from ddit_batch.model_config import known_models
+from ddit_batch.prompt_file import parse
 from demo_model.captions import plain, reworded
 from demo_model.examples import FILE, examples, file_text
 from demo_model.scenes import Change, Size, every_combination, is_held_out, sample
-
-from ddit_batch.model_config import known_models
-from ddit_batch.prompt_file import parse
 
 TRAINED = {(64, 9), (64, 17), (128, 9), (128, 17), (256, 17)}
 
