@@ -1,12 +1,11 @@
-"""``python -m demo_model.card FIGURES FACTS``: the model card, from what was measured.
+"""``python -m demo_model.card``: writes the model card, from what was measured.
 
-FIGURES is what ``demo_model.evaluation`` wrote, FACTS what the training was like. An attribute is
-claimed if it is right as often as ``BARS`` asks, at every trained shape that the bar is for.
+``figures.json`` is what ``demo_model.evaluation`` wrote, ``facts.json`` what the training was like.
+An attribute is claimed if it is right as often as ``BARS`` asks at every trained shape.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from demo_model.scenes import Background, Change, Color, Form, Size
 
 FILE = Path(__file__).parent.parent / "configs" / "models" / "shapes" / "README.md"
+FIGURES, FACTS = (Path(__file__).with_name(f"{name}.json") for name in ("figures", "facts"))
 BARS = {
     "color": 0.98,
     "background": 0.98,
@@ -108,15 +108,10 @@ def _where_missed(figures: Mapping[str, Mapping[str, float]], name: str) -> str:
     return name if is_everywhere else f"{name} (at {', '.join(short)})"
 
 
-def main() -> None:
-    """Write the card."""
-    parser = argparse.ArgumentParser(description="Write the demo model's card.")
-    parser.add_argument("figures", type=Path)
-    parser.add_argument("facts", type=Path)
-    given = parser.parse_args()
-    text = card(json.loads(given.figures.read_text()), json.loads(given.facts.read_text()))
-    FILE.write_text(text, "utf-8")
+def current() -> str:
+    """The card of the figures and facts at hand."""
+    return card(json.loads(FIGURES.read_text("utf-8")), json.loads(FACTS.read_text("utf-8")))
 
 
 if __name__ == "__main__":
-    main()
+    FILE.write_text(current(), "utf-8")

@@ -28,7 +28,7 @@ from demo_model.training.latents import BUCKETS, Bucket, from_numbers
 from demo_model.training.stage import Schedule, Trainer, prepare
 from demo_model.training.vae_model import CHANNELS
 
-SCHEDULE = Schedule(steps=9000, rate=2e-3, warm_up=100, level=0.5)
+SCHEDULE = Schedule(steps=7000, rate=2e-3, warm_up=100, level=0.5)
 HEADS, HEAD_DIM, LAYERS = 4, 32, 4
 NO_PROMPT = 0.1
 """So often a clip is learned without its caption, for guidance."""

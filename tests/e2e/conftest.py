@@ -15,7 +15,7 @@ from broken_pipeline import break_vae
 from cluster_tools import Batch, Cluster, Figure, Sums
 from deciding import deciding
 from e2e_processes import MARK, wait_until
-from e2e_prompts import ALL, EULER, EULER_CP, GROUP_TIMEOUT_S, GROUPED, TINY_CP
+from e2e_prompts import ALL, DEMO, EULER, EULER_CP, GROUP_TIMEOUT_S, GROUPED, TINY_CP
 from group_cluster import groups, ids, spans
 from installed_wheel import build_wheel, install
 from scripted import Scripted
@@ -113,6 +113,7 @@ def session_cluster(
         models=(
             "tiny-wan",
             str(model_folders[EULER]),
+            DEMO,
             str(model_folders["broken"]),
             TINY_CP,
             EULER_CP,
