@@ -64,6 +64,13 @@ class Limits(_Value):
     max_prompt_chars: int = 8000
 
 
+class VaeStrides(_Value):
+    """What one latent cell covers. A DiT worker goes by it: it has nothing of the VAE."""
+
+    space_px: Annotated[int, Field(ge=1)] = 8
+    time_frames: Annotated[int, Field(ge=1)] = 4
+
+
 class Dtypes(_Value):
     """One number format for each part, as the model's card recommends."""
 
@@ -126,6 +133,7 @@ class ModelConfig(_Value):
     """Tokens to which the text encoder pads or cuts a prompt."""
     defaults: Defaults = Defaults()
     limits: Limits = Limits()
+    vae_strides: VaeStrides = VaeStrides()
     dtypes: Dtypes = Dtypes()
     parallelism: Parallelism = Parallelism()
 
