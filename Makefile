@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench train-demo-model clean
 .DELETE_ON_ERROR:
 
-demo: $(VENV)/.worker  ## 31 prompts become 31 videos in videos/
-	$(BIN)/ddit run examples/vbench_31.jsonl --out videos
+demo: $(VENV)/.worker  ## 31 prompts become 31 videos in videos/, and a page that shows them
+	$(BIN)/ddit run examples/shapes.jsonl --out videos
+	$(BIN)/python -m demo_model.contact_sheet videos
 
 # The end-to-end tests start processes of their own and look at the clock: they run one at a time.
 test: $(VENV)/.dev  ## rules, types, unit, service and fault tests
@@ -23,6 +24,11 @@ lint: $(VENV)/.dev  ## the rules and types alone
 bench: $(VENV)/.worker  ## the figures in docs/benchmarks.md
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/submit.py
+
+# Goes on where it was stopped. Then copy the folder shapes over configs/models/shapes, raise the
+# revision in shapes.yaml, measure with demo_model.evaluation and write the card with demo_model.card.
+train-demo-model: $(VENV)/.dev  ## hours: the demo model anew, in .demo-model/shapes
+	$(BIN)/python -m demo_model.training .demo-model
 
 clean:  ## forget the environment and the embedded cluster
 	-$(BIN)/ddit down

@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     node: str = ""
     """The node that this worker is on: workers of one node denoise a video together, those of two
     never do. Empty: the host is one node."""
-    models: Annotated[tuple[str, ...], NoDecode] = ("tiny-wan",)
+    models: Annotated[tuple[str, ...], NoDecode] = ("shapes",)
     """Comma-separated names, config files or folders of the models that a worker serves."""
     device: str = ""
     """``cpu``, ``cuda:0``, ...; empty means the first GPU if there is one."""

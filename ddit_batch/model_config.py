@@ -64,6 +64,13 @@ class Limits(_Value):
     max_prompt_chars: int = 8000
 
 
+class VaeStrides(_Value):
+    """What one latent cell covers. A DiT worker goes by it: it has nothing of the VAE."""
+
+    space_px: Annotated[int, Field(ge=1)] = 8
+    time_frames: Annotated[int, Field(ge=1)] = 4
+
+
 class Dtypes(_Value):
     """One number format for each part, as the model's card recommends."""
 
@@ -116,7 +123,8 @@ class ModelConfig(_Value):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     family: Family
     source: str
-    """A folder in diffusers' format, a hub id, or ``builtin:tiny-wan`` (built offline)."""
+    """A folder in diffusers' format, a hub id, or a builtin model: ``builtin:shapes`` (shipped),
+    ``builtin:tiny-wan`` (built offline)."""
     revision: str | None = None
     """Of a hub id: the commit, so that the same name stays the same model."""
     heads: Annotated[int, Field(ge=1)]
@@ -125,6 +133,7 @@ class ModelConfig(_Value):
     """Tokens to which the text encoder pads or cuts a prompt."""
     defaults: Defaults = Defaults()
     limits: Limits = Limits()
+    vae_strides: VaeStrides = VaeStrides()
     dtypes: Dtypes = Dtypes()
     parallelism: Parallelism = Parallelism()
 

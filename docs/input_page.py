@@ -90,7 +90,7 @@ def errors_file() -> str:
         _block("bad.jsonl").encode(),
         file_name="bad.jsonl",
         models=known_models(),
-        default_model="tiny-wan",
+        default_model="shapes",
         lines=FORMATS[FormatName.JSONL],
     )
     return f"```json\n{error_lines(parsed.problems)[0]}\n```"

@@ -81,7 +81,7 @@ def _installation(home: Home) -> Iterator[Finding]:
             "GPU",
             Verdict.NOTE,
             "no NVIDIA driver: workers run on the CPU",
-            "fine for tiny-wan; real models want a GPU",
+            "fine for the demo model; real models want a GPU",
         )
     folder = home.path if home.path.exists() else home.path.parent
     free_bytes = shutil.disk_usage(folder if folder.exists() else ".").free

@@ -10,7 +10,7 @@ file_argument = click.argument("file", type=click.Path(allow_dash=True))
 
 model_option = click.option(
     "--model",
-    default="tiny-wan",
+    default="shapes",
     show_default=True,
     help="Model of lines that name none: a name, a config file, or a folder in diffusers' format.",
 )

@@ -145,19 +145,29 @@ class Cluster:
 
     def submit(self, *custom_ids: str) -> Batch:
         """Submit the lines of *custom_ids* as a new batch, to a folder of its own."""
+        folder = self._new_folder()
+        file = write_prompts(folder / "prompts.jsonl", *custom_ids)
+        return self._submit(file, self.plan.models[1], folder)
+
+    def submit_file(self, file: Path, *, model: str) -> Batch:
+        """Submit all lines of *file* as a new batch, to a folder of its own."""
+        return self._submit(file, model, self._new_folder())
+
+    def _new_folder(self) -> Path:
         self._batches += 1
         folder = self.home.path.parent / f"batch-{self._batches}"
         folder.mkdir()
+        return folder
+
+    def _submit(self, file: Path, model: str, folder: Path) -> Batch:
         prompts = load_prompts(
-            str(write_prompts(folder / "prompts.jsonl", *custom_ids)),
-            model=self.plan.models[1],
-            overrides={},
-            models_folder=self._models_folder,
+            str(file), model=model, overrides={}, models_folder=self._models_folder
         )
         engine = make_engine(self.state.database_url)
         submission = submit_prompts(engine, prompts, out=folder / "out", new=True)
         engine.dispose()
-        return Batch(self, submission.batch_id, custom_ids, folder / "out")
+        ids = tuple(request.custom_id for request in prompts.requests)
+        return Batch(self, submission.batch_id, ids, folder / "out")
 
     def forget_embeddings(self) -> None:
         """Empty the cache of embeddings, so that the next encode has work to do."""

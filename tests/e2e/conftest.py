@@ -17,6 +17,7 @@ from deciding import deciding
 from e2e_processes import MARK, wait_until
 from e2e_prompts import (
     ALL,
+    DEMO,
     EULER,
     EULER_CP,
     GROUP_TIMEOUT_S,
@@ -121,6 +122,7 @@ def session_cluster(
         models=(
             "tiny-wan",
             str(model_folders[EULER]),
+            DEMO,
             str(model_folders["broken"]),
             TINY_CP,
             EULER_CP,

@@ -84,6 +84,8 @@ LINES = {
 }
 ALL = tuple(LINES)
 
+DEMO = "shapes"
+"""The model that is shipped."""
 TINY_CP, EULER_CP = "tiny-wan-cp", "euler-cp"
 """The same models under diffusers' context parallelism, where the others have xfuser's."""
 

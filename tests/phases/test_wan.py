@@ -14,7 +14,7 @@ import torch
 from tiny_model import MakeRequest, Model
 
 from ddit_batch.errors import ArtifactError, ConfigError
-from ddit_batch.model_config import ModelConfig
+from ddit_batch.model_config import ModelConfig, VaeStrides
 from ddit_batch.phases.encode import encode
 from ddit_batch.phases.models import wan
 from ddit_batch.phases.models.base import Embeddings
@@ -230,6 +230,18 @@ def test_a_pipeline_that_cannot_be_run_step_by_step_is_refused(
 
     with pytest.raises(ConfigError, match=reason):
         wan.load_denoiser(config, folder, CPU)
+
+
+def test_a_vae_whose_strides_the_config_does_not_have_is_refused(
+    tiny_folders: dict[str, Path], config: ModelConfig
+) -> None:
+    """Its videos would be of another size than the lines ask for."""
+    strides = VaeStrides(space_px=16)
+
+    with pytest.raises(ConfigError, match=r"space_px=16.*space_px=8.*correct the model config"):
+        wan.load_decoder(
+            config.model_copy(update={"vae_strides": strides}), tiny_folders["unipc"], CPU
+        )
 
 
 def test_other_deterministic_solvers_work(

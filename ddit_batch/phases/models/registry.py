@@ -9,8 +9,10 @@ from ddit_batch.errors import ConfigError
 from ddit_batch.model_config import Family, ModelConfig
 from ddit_batch.phases.models import tiny, wan
 from ddit_batch.phases.models.base import ModelFamily
+from ddit_batch.resources import data_folder
 
 _BUILTIN = "builtin:"
+_BUILT = "tiny-wan"
 
 
 def family_of(config: ModelConfig) -> ModelFamily:
@@ -23,8 +25,8 @@ def family_of(config: ModelConfig) -> ModelFamily:
 def resolve_source(config: ModelConfig, built_models_folder: Path) -> str:
     """Where *config*'s model is: its source as it stands, or the folder of a builtin model.
 
-    A builtin model that is missing is built first, in *built_models_folder*. The folder appears in
-    one move, so that processes that build at once do no harm: the first one wins.
+    A builtin model travels with the code, or is built first, in *built_models_folder*. The folder
+    appears in one move, so that processes that build at once do no harm: the first one wins.
 
     Raises:
         ConfigError: There is no such builtin model, or the folder cannot be written.
@@ -32,8 +34,14 @@ def resolve_source(config: ModelConfig, built_models_folder: Path) -> str:
     if not config.source.startswith(_BUILTIN):
         return config.source
     name = config.source.removeprefix(_BUILTIN)
-    if name != "tiny-wan":
-        raise ConfigError(f"model {config.name}: no builtin model {name!r} (there is tiny-wan)")
+    shipped = data_folder("configs") / "models" / name
+    if name and (shipped / "model_index.json").is_file():
+        return str(shipped)
+    if name != _BUILT:
+        raise ConfigError(
+            f"model {config.name}: no builtin model {name!r} (there are {_BUILT} and the folders "
+            f"in {shipped.parent})"
+        )
     folder = built_models_folder.expanduser() / name
     if not folder.is_dir():
         try:

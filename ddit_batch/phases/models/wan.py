@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ddit_batch.errors import ConfigError
-from ddit_batch.model_config import Dtype, ModelConfig
+from ddit_batch.model_config import Dtype, ModelConfig, VaeStrides
 from ddit_batch.phases.device import inference
 from ddit_batch.phases.models.base import Embeddings, Frames, uses_guidance
 from ddit_batch.phases.models.solver import load_solver
@@ -128,14 +128,20 @@ def load_denoiser(config: ModelConfig, source: str | Path, device: torch.device)
             f"model {config.name}: heads is {config.heads}, but the transformer in {source} has "
             f"{heads} attention heads: correct the model config"
         )
-    return WanDenoiser(transformer, solver, device=device, parallelism=config.parallelism)
+    return WanDenoiser(
+        transformer,
+        solver,
+        strides=config.vae_strides,
+        device=device,
+        parallelism=config.parallelism,
+    )
 
 
 def load_decoder(config: ModelConfig, source: str | Path, device: torch.device) -> WanDecoder:
     """The VAE only.
 
     Raises:
-        ConfigError: It cannot be loaded.
+        ConfigError: It cannot be loaded, or the config's strides are not the VAE's.
         OutOfMemory: It does not fit on *device*.
     """
     with _loading(config, source, "VAE"):
@@ -147,6 +153,14 @@ def load_decoder(config: ModelConfig, source: str | Path, device: torch.device) 
             use_safetensors=True,
             dtype=_torch_dtype(config.dtypes.vae),
         ).to(device)
+    found = VaeStrides(
+        space_px=vae.config.scale_factor_spatial, time_frames=vae.config.scale_factor_temporal
+    )
+    if found != config.vae_strides:
+        raise ConfigError(
+            f"model {config.name}: vae_strides are {config.vae_strides}, but those of the VAE in "
+            f"{source} are {found}: correct the model config"
+        )
     return WanDecoder(vae)
 
 

@@ -16,7 +16,7 @@ from diffusers import WanPipeline, WanTransformer3DModel
 from torch import Tensor
 
 from ddit_batch.errors import ArtifactError, PhaseError
-from ddit_batch.model_config import Backend, Parallelism
+from ddit_batch.model_config import Backend, Parallelism, VaeStrides
 from ddit_batch.phases.checkpoint import Checkpoint, restore
 from ddit_batch.phases.models.base import (
     DenoisingState,
@@ -48,7 +48,13 @@ class WanDenoiser:
     """Noise to latents by the Wan transformer, under a solver."""
 
     def __init__(
-        self, transformer: Any, solver: Solver, *, device: torch.device, parallelism: Parallelism
+        self,
+        transformer: Any,
+        solver: Solver,
+        *,
+        strides: VaeStrides,
+        device: torch.device,
+        parallelism: Parallelism,
     ) -> None:
         self.transformer = transformer
         """Of the class that the backend of *parallelism* needs."""
@@ -62,6 +68,9 @@ class WanDenoiser:
             **dict.fromkeys(("tokenizer", "text_encoder", "vae", "scheduler")),
             transformer=transformer,
         )
+        # Without a VAE the pipeline takes Wan 2.1's strides, which are not every VAE's.
+        self._pipeline.vae_scale_factor_spatial = strides.space_px
+        self._pipeline.vae_scale_factor_temporal = strides.time_frames
         self._group = lone_group("alone")
 
     def start(self, request: Request, embeddings: Embeddings) -> DenoisingState:
@@ -181,7 +190,7 @@ class WanDenoiser:
         )
 
     def _noise(self, request: Request) -> Tensor:
-        """(1, C, F', H/8, W/8) float32 on the denoiser's device."""
+        """(1, C, F', H/stride, W/stride) float32 on the denoiser's device."""
         latents: Tensor = self._pipeline.prepare_latents(
             1,
             self._config.in_channels,
