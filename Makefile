@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench train-demo-model clean
+.PHONY: demo test chaos lint bench train-demo-model clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.worker  ## 31 prompts become 31 videos in videos/, and a page that shows them
@@ -13,7 +13,12 @@ demo: $(VENV)/.worker  ## 31 prompts become 31 videos in videos/, and a page tha
 # The end-to-end tests start processes of their own and look at the clock: they run one at a time.
 test: $(VENV)/.dev  ## rules, types, unit, service and fault tests
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/e2e
-	$(BIN)/pytest tests/e2e
+	$(BIN)/pytest tests/e2e -m 'not chaos'
+
+# The other faults, and a short soak; --minutes 20 is the long one.
+chaos: $(VENV)/.dev  ## what `make test` leaves out: more faults, and two minutes of random ones
+	$(BIN)/pytest tests/e2e -m chaos
+	$(BIN)/python benchmarks/soak.py --minutes 2 --seed 1
 
 lint: $(VENV)/.dev  ## the rules and types alone
 	$(BIN)/ruff check

@@ -208,6 +208,26 @@ class Cluster:
         if not spare.is_alive():
             spare.start()
 
+    def add_odd_spare(self, phase: Phase, env: Mapping[str, str]) -> None:
+        """Start worker 1 of *phase* with other variables, in place of a spare; wait for it."""
+        self.drop_spare(phase)
+        usual = self._spare(phase, 1).service
+        spare = self._spares[f"{phase}-1"] = Child(replace(usual, env={**usual.env, **env}))
+        spare.start()
+        query = (
+            "SELECT count(*) FROM workers WHERE state = 'online' AND pid = %s AND phase = %s "
+            "AND lease_expires_at > clock_timestamp()"
+        )
+        assert spare.process is not None
+        pid = spare.process.pid
+        wait_until(lambda: self.value(query, pid, phase), "the worker is online", within_s=60.0)
+
+    def drop_spare(self, phase: Phase, number: int = 1) -> None:
+        """Stop the spare *number* of *phase* and forget it, if there is one."""
+        spare = self._spares.pop(f"{phase}-{number}", None)
+        if spare is not None:
+            spare.stop()
+
     def close(self) -> None:
         """Let go of the spares and the database."""
         for child in self._spares.values():

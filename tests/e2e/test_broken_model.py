@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from cluster_tools import Cluster, Sums
 from e2e_processes import wait_until
 from e2e_prompts import EULER
@@ -45,6 +46,7 @@ def submit_to(cluster: Cluster, model: Path, folder: Path) -> str:
     return submission.batch_id
 
 
+@pytest.mark.chaos
 def test_worker_serves_what_it_can_load_and_says_what_not(
     cluster: Cluster, model_folders: dict[str, Path], undisturbed: dict[str, Sums], tmp_path: Path
 ) -> None:

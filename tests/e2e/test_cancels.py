@@ -71,6 +71,7 @@ def test_job_stops_in_the_middle_of_any_phase(
     assert "stopped_after_s" in shown.stdout
 
 
+@pytest.mark.chaos
 def test_whole_batch_stops_wherever_its_jobs_are(cluster: Cluster, figure: Figure) -> None:
     """Queued, sent, running; said twice at that."""
     batch = cluster.submit("long", "long-euler", *SQUARES)
@@ -88,6 +89,7 @@ def test_whole_batch_stops_wherever_its_jobs_are(cluster: Cluster, figure: Figur
 
 
 @pytest.mark.parametrize("resizing", [False, True])
+@pytest.mark.chaos
 def test_job_stops_with_its_group(
     session_cluster: Cluster,
     figure: Figure,
@@ -121,6 +123,7 @@ def test_job_stops_with_its_group(
         after.wait_done(within_s=20.0)
 
 
+@pytest.mark.chaos
 def test_cancel_that_comes_with_the_end_leaves_one_end(cluster: Cluster) -> None:
     """A job is cancelled without a video, or has succeeded with one."""
     batch = cluster.submit(*SQUARES[:8])

@@ -112,6 +112,7 @@ def ends_well(batch: Batch, alone: dict[str, Sums], *, attempts: int = 1) -> Non
     assert_no_worker_in_two_groups(found)
 
 
+@pytest.mark.chaos
 def test_plan_that_changes_while_its_group_forms_is_replaced(
     running: tuple[Scripted, Batch], alone: dict[str, Sums]
 ) -> None:
@@ -132,6 +133,7 @@ def test_plan_that_changes_while_its_group_forms_is_replaced(
     assert [outcome for _, outcome in plans(batch)] == ["replaced", "formed"]
 
 
+@pytest.mark.chaos
 def test_scheduler_that_restarts_during_a_resize_goes_on_with_the_same_plan(
     four_workers: Cluster, alone: dict[str, Sums]
 ) -> None:
@@ -155,6 +157,7 @@ def test_scheduler_that_restarts_during_a_resize_goes_on_with_the_same_plan(
     assert plans(batch) == [((0, 1), "formed")]
 
 
+@pytest.mark.chaos
 def test_frozen_follower_costs_the_group_timeout_and_the_leader_goes_on(
     running: tuple[Scripted, Batch], alone: dict[str, Sums], figure: Figure
 ) -> None:
@@ -197,6 +200,7 @@ def test_killed_follower_costs_its_step_and_the_leader_goes_on_in_the_same_proce
 
 
 @pytest.mark.parametrize("running", [3], indirect=True)
+@pytest.mark.chaos
 def test_newcomer_that_dies_while_it_joins_costs_nothing(
     running: tuple[Scripted, Batch], alone: dict[str, Sums]
 ) -> None:

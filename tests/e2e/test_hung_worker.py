@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from cluster_tools import Batch, Cluster, Sums
 from deciding import LIMITS, deciding
 from e2e_processes import wait_until
@@ -51,6 +52,7 @@ def encoded(cluster: Cluster, script: Scripted) -> tuple[Batch, Path]:
     return batch, cluster.home.store / batch.job("fox")["embeddings_key"]
 
 
+@pytest.mark.chaos
 def test_worker_that_hangs_loses_its_job_and_gets_no_other_until_it_has_answered(
     session_cluster: Cluster, undisturbed: dict[str, Sums]
 ) -> None:
@@ -80,6 +82,7 @@ def test_worker_that_hangs_loses_its_job_and_gets_no_other_until_it_has_answered
     assert {number: pid_of(session_cluster, number) for number in range(2)} == pids
 
 
+@pytest.mark.chaos
 def test_job_that_hangs_every_worker_ends_and_they_end_themselves(
     session_cluster: Cluster, undisturbed: dict[str, Sums]
 ) -> None:

@@ -18,6 +18,7 @@ STEP = 24
 
 
 @pytest.mark.parametrize("phase", Phase)
+@pytest.mark.chaos
 def test_job_of_killed_worker_goes_on_with_its_successor(
     phase: Phase, session_cluster: Cluster, undisturbed: dict[str, Sums], figure: Figure
 ) -> None:

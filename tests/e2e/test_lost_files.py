@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from signal import SIGCONT, SIGSTOP
 
+import pytest
 from cluster_tools import Cluster, Figure, Sums
 from e2e_processes import ddit, wait_until
 from e2e_prompts import LINES
@@ -41,6 +42,7 @@ def test_damaged_checkpoint_costs_the_steps_since_the_one_before(
     assert "goes back to the checkpoint before: the checkpoint of" in session_cluster.log(spare)
 
 
+@pytest.mark.chaos
 def test_job_without_a_checkpoint_that_can_be_read_starts_over(
     session_cluster: Cluster, undisturbed: dict[str, Sums]
 ) -> None:
@@ -60,6 +62,7 @@ def test_job_without_a_checkpoint_that_can_be_read_starts_over(
     wait_until(lambda: not list(left), "no checkpoint is left", within_s=5.0)
 
 
+@pytest.mark.chaos
 def test_damaged_handoffs_are_made_again(cluster: Cluster, undisturbed: dict[str, Sums]) -> None:
     """A bit that has flipped in embeddings or latents costs a try of the phase before."""
     for pid in (pids := cluster.worker_pids(Phase.VAE)):
@@ -85,6 +88,7 @@ def test_damaged_handoffs_are_made_again(cluster: Cluster, undisturbed: dict[str
     second.assert_undisturbed(undisturbed)
 
 
+@pytest.mark.chaos
 def test_lost_latents_are_made_again(cluster: Cluster, undisturbed: dict[str, Sums]) -> None:
     """A VAE worker that finds nothing sends the job back to DiT."""
     for pid in (pids := cluster.worker_pids(Phase.VAE)):

@@ -136,6 +136,7 @@ def assert_not_lost(batch: Batch, caught: Caught) -> None:
         assert "worker_lost" not in events(batch, custom_id), caught
 
 
+@pytest.mark.chaos
 def test_idle_worker_leaves_at_once(session_cluster: Cluster) -> None:
     """It has nothing to give back; its exit code tells that it was asked to."""
     cluster = session_cluster
@@ -159,6 +160,7 @@ def test_idle_worker_leaves_at_once(session_cluster: Cluster) -> None:
     [(1, drained, [(0, 1), (0,)]), (0, terminated, [(0, 1), (1,)])],
     ids=["follower", "leader"],
 )
+@pytest.mark.chaos
 def test_member_of_a_group_leaves_it_at_a_step_boundary(
     session_cluster: Cluster,
     alone: dict[str, Sums],
@@ -194,6 +196,7 @@ def test_member_of_a_group_leaves_it_at_a_step_boundary(
     batch.assert_undisturbed(alone)
 
 
+@pytest.mark.chaos
 def test_message_of_another_protocol_is_left_alone(
     cluster: Cluster, undisturbed: dict[str, Sums]
 ) -> None:
@@ -217,6 +220,7 @@ def test_message_of_another_protocol_is_left_alone(
 TABLES = ("batches", "jobs", "job_events", "attempts", "segments", "plans", "workers", "leadership")
 
 
+@pytest.mark.chaos
 def test_running_cluster_survives_an_additive_migration(
     cluster: Cluster, undisturbed: dict[str, Sums]
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from cluster_tools import Batch, Caught, Cluster, Figure, Sums
 from e2e_processes import is_alive, wait_until
 
@@ -30,6 +31,7 @@ def test_dit_zombie_changes_nothing_and_works_again(
     assert session_cluster.incarnation(zombie.name) in incarnations
 
 
+@pytest.mark.chaos
 def test_vae_zombie_changes_nothing(
     session_cluster: Cluster, undisturbed: dict[str, Sums], figure: Figure
 ) -> None:
