@@ -18,6 +18,7 @@ from pathlib import Path
 import click
 import cost_model_page
 import explain_page
+import faults_page
 import input_page
 import operations_page
 
@@ -83,6 +84,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     **operations_page.PARTS,
     **cost_model_page.PARTS,
     **explain_page.PARTS,
+    **faults_page.PARTS,
     "command help": command_help,
 }
 
