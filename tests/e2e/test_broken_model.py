@@ -67,7 +67,7 @@ def test_worker_serves_what_it_can_load_and_says_what_not(
     try:
         wait_until(
             lambda: cluster.rows(
-                "SELECT FROM workers WHERE pid = %s AND state = 'online' "
+                "SELECT pid FROM workers WHERE pid = %s AND state = 'online' "
                 "AND models = ARRAY['tiny-wan']",
                 worker.process and worker.process.pid,
             ),
@@ -78,7 +78,7 @@ def test_worker_serves_what_it_can_load_and_says_what_not(
         batch.wait_done()
         batch.assert_undisturbed(undisturbed)
         wait_until(
-            lambda: cluster.rows("SELECT FROM model_problems WHERE model = %s", LOST),
+            lambda: cluster.rows("SELECT model FROM model_problems WHERE model = %s", LOST),
             "it says what it cannot",
         )
         (why,) = cluster.rows(WHY, submit_to(cluster, folder, tmp_path))[0]
