@@ -173,5 +173,7 @@ def test_a_model_is_found_by_name_file_and_folder(tmp_path: Path) -> None:
 
 def test_an_unknown_model_is_answered_with_the_known_ones() -> None:
     """The message lists what could have been meant."""
-    with pytest.raises(ConfigError, match=r"'sora' is unknown: name one of shapes, tiny-wan, wan2\.1"):
+    with pytest.raises(
+        ConfigError, match=r"'sora' is unknown: name one of shapes, tiny-wan, wan2\.1"
+    ):
         find_model("sora", known_models())
