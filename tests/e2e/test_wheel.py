@@ -18,6 +18,9 @@ def test_wheel_has_code_workers_and_data(wheel: Path) -> None:
         "ddit_batch/migrations/env.py",
         "ddit_batch/migrations/versions/0001_batches_and_jobs.py",
         "ddit_batch/configs/models/tiny-wan.yaml",
+        "ddit_batch/configs/models/shapes.yaml",
+        "ddit_batch/configs/models/shapes/model_index.json",
+        "ddit_batch/configs/models/shapes/transformer/diffusion_pytorch_model.safetensors",
     } <= names
     tops = {name.partition("/")[0] for name in names}
     assert tops - {"ddit_batch", "workers"} == {top for top in tops if top.endswith(".dist-info")}

@@ -105,7 +105,7 @@ def test_the_user_may_name_the_format(folder: Path, ddit: Ddit) -> None:
         ((".",), 2, ".: cannot be read: Is a directory: check the path"),
         (("p.txt", "--set", "fps=0"), 2, "--set fps=0: must be 1 to 120: use 1"),
         (("p.txt", "--set", "fps"), 2, "'fps' is not of the form key=value"),
-        (("p.txt", "--model", "sora"), 1, "model 'sora' is unknown: name one of tiny-wan"),
+        (("p.txt", "--model", "sora"), 1, "model 'sora' is unknown: name one of shapes, tiny-wan"),
         (("p.txt", "--format", "xml"), 2, "'xml' is not one of"),
         (("p.txt", "--errors", "e"), 2, "--errors is for --skip-invalid"),
         (("p.txt",), 1, "no cluster runs in"),
@@ -330,21 +330,21 @@ def test_a_dry_run_sums_up_without_a_cluster(folder: Path, ddit: Ddit) -> None:
     found = ddit("submit", "p.jsonl", "--dry-run", "--json")
 
     assert table.exit_code == 0
-    assert "3 jobs, 66 denoising steps; nothing was submitted (--dry-run)" in table.stderr
+    assert "3 jobs, 74 denoising steps; nothing was submitted (--dry-run)" in table.stderr
     rows = [line.replace("│", " ").split() for line in table.stdout.splitlines()]
-    assert ["tiny-wan", "64x64x9", "8", "2"] in rows
+    assert ["shapes", "64x64x9", "12", "2"] in rows
     assert ["wan2.1-t2v-1.3b", "832x480x81", "50", "1"] in rows
     assert json.loads(found.stdout) == {
         "jobs": 3,
         "skipped": 0,
-        "steps": 66,
+        "steps": 74,
         "groups": [
             {
-                "model": "tiny-wan",
+                "model": "shapes",
                 "height": 64,
                 "width": 64,
                 "num_frames": 9,
-                "num_inference_steps": 8,
+                "num_inference_steps": 12,
                 "jobs": 2,
             },
             {
@@ -385,7 +385,7 @@ def test_a_model_that_no_worker_serves_is_answered(
         '{"prompt": "b", "model": "wan2.1-t2v-14b"}\n'
         '{"prompt": "c", "model": "wan2.1-t2v-14b"}\n'
     )
-    add_workers("tiny-wan", "my-wan")
+    add_workers("shapes", "my-wan")
 
     refused = in_database("submit", "p.jsonl")
     waiting = in_database("submit", "p.jsonl", "--allow-unserved")
@@ -393,7 +393,7 @@ def test_a_model_that_no_worker_serves_is_answered(
     assert refused.exit_code == 2
     assert refused.stderr == (
         "Error: nothing was submitted:\n"
-        'p.jsonl:2: model: "wan2.1-t2v-14b": is served by no worker (served: my-wan, tiny-wan), '
+        'p.jsonl:2: model: "wan2.1-t2v-14b": is served by no worker (served: my-wan, shapes), '
         "and 2 of 3 lines ask for it: start a worker that does, or give --allow-unserved to let "
         "its lines wait\n"
     )
