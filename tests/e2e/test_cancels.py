@@ -31,7 +31,7 @@ def assert_stopped(batch: Batch, custom_id: str) -> float:
     If a worker had it then, it has left no file.
     """
     job = batch.job(custom_id)
-    assert job["state"] == "cancelled"
+    assert job["state"] == "cancelled", (job["failure_code"], job["failure_message"])
     assert events(batch, custom_id).count("cancel") == 1
     ((stopped_after_s, said, worker),) = batch.cluster.rows(
         "SELECT stopped_after_s, (detail ->> 'stopping_s')::float8, incarnation FROM job_status "

@@ -25,6 +25,8 @@ from group_cluster import (
 )
 from scripted import Scripted
 
+from ddit_batch.db.drains import drain
+from ddit_batch.db.engine import make_engine
 from ddit_batch.dispatch import make_celery
 from ddit_batch.job import JobState, Phase, queue_of
 
@@ -68,9 +70,13 @@ def test_paused_batch_stands_still_and_goes_on_to_the_same_videos(
 
 
 def drained(cluster: Cluster, worker: str, _pid: int) -> None:
-    """As an operator asks."""
-    done = ddit(cluster.home.path, "drain", worker)
-    assert (done.returncode, done.stderr) == (0, f"asked to leave: {worker}\n")
+    """As `ddit drain` asks, without the time that a command takes to start.
+
+    A worker that was caught must not be held up for longer than its lease.
+    """
+    engine = make_engine(cluster.state.database_url)
+    assert drain(engine, [worker]) == (worker,)
+    engine.dispose()
 
 
 def terminated(_cluster: Cluster, _worker: str, pid: int) -> None:
@@ -123,7 +129,9 @@ def test_worker_that_leaves_gives_its_job_back_or_finishes_it(
     batch.wait_done()
     assert_not_lost(batch, caught)
     if phase is Phase.DIT:
-        assert batch.attempts("long", phase) == ["give_back", "finish"]
+        # one may have been sent to it before it was known to leave
+        claimed = [end for end in batch.attempts("long", phase) if end != "superseded"]
+        assert claimed == ["give_back", "finish"]
         (_, upto, _), (resumed, _, reason) = batch.segments("long")
         assert caught.step <= upto == resumed < 100
         assert reason == "resume"
@@ -146,10 +154,11 @@ def test_idle_worker_leaves_at_once(session_cluster: Cluster) -> None:
     )[0]
     begun = time.monotonic()
 
-    drained(cluster, name, pid)
+    done = ddit(cluster.home.path, "drain", name)
+    assert (done.returncode, done.stderr) == (0, f"asked to leave: {name}\n")
 
     assert_left_in_order(cluster, name, pid)
-    assert time.monotonic() - begun < 8.0
+    assert time.monotonic() - begun < DRAIN_S
     again = ddit(cluster.home.path, "drain", name)
     assert again.returncode == 1
     assert f"worker {name} is gone already: it is stopped" in again.stderr
@@ -243,5 +252,5 @@ def test_running_cluster_survives_an_additive_migration(
 
     assert refused.returncode == 1
     assert "the database has schema 9999, this release needs" in refused.stderr
-    assert cluster.rows(online) == lives
+    assert set(lives) <= set(cluster.rows(online)), "a worker had to begin anew"
     batch.assert_undisturbed(undisturbed)
