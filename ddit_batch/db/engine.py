@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -17,10 +18,17 @@ TURNS_LOCK = 7_283_003
 """First half of the Postgres advisory locks of ``take_turns``."""
 
 
-def make_engine(database_url: str, *, pool_size: int = 2) -> Engine:
-    """A pool of at most *pool_size* connections, checked before use."""
+def make_engine(database_url: str, *, pool_size: int = 2, pool_timeout_s: float = 30) -> Engine:
+    """A pool of at most *pool_size* connections, checked before use.
+
+    Who finds all of them in use waits *pool_timeout_s* for one.
+    """
     return create_engine(
-        database_url, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, pool_timeout=30
+        database_url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        pool_timeout=pool_timeout_s,
     )
 
 
@@ -32,8 +40,15 @@ def take_turns(connection: Connection, what: str) -> None:
     )
 
 
-def is_passing(exc: DBAPIError) -> bool:
-    """Whether the same call may succeed a moment later: server away, deadlock, serialization."""
+def is_passing(exc: SQLAlchemyError) -> bool:
+    """Whether the same call may succeed a moment later: server away, deadlock, serialization.
+
+    So may one that got no connection: the others wait for a server that has stopped answering.
+    """
+    if isinstance(exc, PoolTimeout):
+        return True
+    if not isinstance(exc, DBAPIError):
+        return False
     if exc.connection_invalidated or isinstance(exc, OperationalError):
         return True
     return getattr(exc.orig, "sqlstate", None) in {"40001", "40P01", "57P01", "57P02", "57P03"}
@@ -50,7 +65,7 @@ def persist(call: Callable[[], _T], *, give_up_s: float, what: str) -> _T:
     while True:
         try:
             return call()
-        except DBAPIError as exc:
+        except SQLAlchemyError as exc:
             if not is_passing(exc) or time.monotonic() + pause_s > deadline:
                 raise
             logger.warning("database away, will try again: %s", what, extra={"action": "db_retry"})

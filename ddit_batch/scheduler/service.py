@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import psycopg
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from ddit_batch.db.census import Census
 from ddit_batch.db.engine import is_passing
@@ -59,10 +59,11 @@ def serve(
         except (psycopg.OperationalError, LeadershipLost) as exc:
             logger.warning("not leading: %s", exc, extra={"action": "lead_lost"})
             time.sleep(tick_s)
-        except DBAPIError as exc:
+        except SQLAlchemyError as exc:
             if not is_passing(exc):
                 raise
-            logger.warning("not leading: %s", exc.orig, extra={"action": "lead_lost"})
+            cause = getattr(exc, "orig", exc)
+            logger.warning("not leading: %s", cause, extra={"action": "lead_lost"})
             time.sleep(tick_s)
         finally:
             metrics.follows()

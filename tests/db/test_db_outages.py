@@ -129,6 +129,48 @@ def test_deadlock_is_tried_again(engine: Engine) -> None:
     assert len(calls) == 3
 
 
+def test_pool_in_which_all_connections_are_in_use_is_asked_again(engine: Engine) -> None:
+    """Two threads that wait for a server that stands still cost the third one time only."""
+    url = engine.url.render_as_string(hide_password=False)
+    full, calls = make_engine(url, pool_size=2, pool_timeout_s=0.1), []
+    others = [full.connect(), full.connect()]
+
+    def write() -> int:
+        calls.append(1)
+        if len(calls) == 3:
+            others.pop().close()
+        with full.begin() as connection:
+            return int(connection.execute(text("SELECT 42")).scalar_one())
+
+    assert persist(write, give_up_s=10, what="test") == 42
+    assert len(calls) == 3
+    others.pop().close()
+    full.dispose()
+
+
+def test_server_that_has_no_connection_left_is_asked_again(engine: Engine) -> None:
+    """Too many clients, here of one role, is nobody's fault and passes."""
+    with engine.begin() as connection:
+        connection.execute(text("CREATE ROLE crowded LOGIN CONNECTION LIMIT 1 PASSWORD 'crowded'"))
+    own = engine.url.set(username="crowded", password="crowded")
+    one, other = (make_engine(own.render_as_string(hide_password=False)) for _ in range(2))
+    held, calls = one.connect(), []
+
+    def write() -> int:
+        calls.append(1)
+        if len(calls) == 3:
+            held.close()
+            one.dispose()
+        with other.begin() as connection:
+            return int(connection.execute(text("SELECT 42")).scalar_one())
+
+    assert persist(write, give_up_s=10, what="test") == 42
+    assert len(calls) >= 3
+    other.dispose()
+    with engine.begin() as connection:
+        connection.execute(text("DROP ROLE crowded"))
+
+
 def test_broken_constraint_is_not_tried_again(engine: Engine) -> None:
     """Our own bugs do not pass by themselves."""
     calls = []
