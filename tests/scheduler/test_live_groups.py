@@ -21,6 +21,7 @@ from ddit_batch.db.plans import PlanStore
 from ddit_batch.dispatch import Dispatcher
 from ddit_batch.job import JobId, JobState, Phase, WorkerName
 from ddit_batch.policy.ddit import Ddit
+from ddit_batch.protocol import PROTOCOL
 from ddit_batch.scheduler.live import LiveDriver
 from ddit_batch.snapshot import Instruction
 
@@ -442,7 +443,8 @@ def test_newcomers_message_is_a_task_of_its_job(dispatcher: Dispatcher, redis: R
     assert message.headers["id"] == f"b0-000004.join.e17.{B}"
     assert message.headers["root_id"] == "b0-000004.encode.a1"
     assert message.headers["parent_id"] == "b0-000004.dit.a2"
-    assert message.kwargs == {"job_id": "b0-000004", "attempt": 2, "epoch": 17}
+    what = {"job_id": "b0-000004", "attempt": 2, "epoch": 17}
+    assert message.kwargs == what | {"protocol": PROTOCOL}
     assert (message.args, message.chain) == ([], [])
 
 
