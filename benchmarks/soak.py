@@ -319,11 +319,12 @@ def report(
     ]
     for fault in Fault:
         if counts[fault]:
-            found = times[fault] or [0.0]
-            lines.append(
-                f"| {fault} | {counts[fault]} | {statistics.median(found):.1f} s "
-                f"| {max(found):.1f} s |"
-            )
+            found = times[fault]
+            median = f"{statistics.median(found):.1f} s" if found else "not seen"
+            worst = f"{max(found):.1f} s" if found else "not seen"
+            if found and len(found) < counts[fault]:
+                worst += f" ({counts[fault] - len(found)} not seen)"
+            lines.append(f"| {fault} | {counts[fault]} | {median} | {worst} |")
     lines.append(
         f"\n{len(steps)} broken attempts at DiT cost {sum(steps)} steps that were done again: "
         f"{statistics.median(steps or [0]):g} in the median, {max(steps or [0])} at most, with a "

@@ -110,6 +110,8 @@ FAULTS: tuple[Fault, ...] = (
             "db/test_db_outages.py::test_finish_whose_answer_was_lost_is_done_once",
             "db/test_db_outages.py::test_connections_that_died_in_the_pool_are_replaced",
             "db/test_db_outages.py::test_deadlock_is_tried_again",
+            ("db/test_db_outages.py::test_pool_in_which_all_connections_are_in_use_is_asked_again"),
+            "db/test_db_outages.py::test_server_that_has_no_connection_left_is_asked_again",
             "scheduler/test_live_faults.py::test_nobody_is_lost_because_the_database_stood_still",
         ),
     ),
@@ -274,7 +276,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         what="Flower killed",
-        gate="no effect on any state",
+        gate="no effect on any state: it only listens; and it comes back",
         tests=("embedded/test_supervisor.py::test_killed_children_are_started_again",),
     ),
     Fault(

@@ -99,19 +99,20 @@ def test_killed_children_are_started_again(
     home: Home, start: Start, eventually: Eventually
 ) -> None:
     """Each comes back at once with a new process, Postgres and Valkey with what they held."""
+    killed = {"postgres", "valkey", "dit-0", "flower"}
     before = start(PLAN)
     url = before.database_url.replace("+psycopg", "")
     with psycopg.connect(url) as connection:
         connection.execute("INSERT INTO kept VALUES ('here')")
 
-    for name in ("postgres", "valkey", "dit-0"):
+    for name in killed:
         os.kill(before.services[name], signal.SIGKILL)
-    eventually(lambda: set(state_of(home).restarts) == {"postgres", "valkey", "dit-0"})
+    eventually(lambda: set(state_of(home).restarts) == killed)
 
     after = state_of(home)
     assert after.ready
     changed = {name for name in NAMES if after.services[name] != before.services[name]}
-    assert changed == {"postgres", "valkey", "dit-0"}
+    assert changed == killed
 
     def has_row() -> bool:
         try:
