@@ -53,7 +53,9 @@ itself in at least 99 of 100 drawn clips. Chance is what a model scores that ign
 {table}
 
 **Claimed** (colour and background in 98 of 100, what happens in 90, form and size in 85, at every
-shape): {claimed}. **Not learned well enough to be claimed:** {missed}.
+shape): {claimed}.
+
+**Not learned well enough to be claimed:** {missed}.
 
 ## How it was made
 
@@ -87,7 +89,7 @@ def card(figures: Mapping[str, Mapping[str, float]], facts: Mapping[str, object]
         table="\n".join([head, *lines]),
         claimed=", ".join(claims) or "nothing",
         missed=", ".join(_where_missed(figures, name) for name in BARS if name not in claims)
-        or "nothing of the above",
+        or "nothing of these",
         how=facts["how"],
     )
 

@@ -38,7 +38,7 @@ _AVERAGE = 0.999
 
 def train(run: Path) -> None:
     """Leaves ``transformer`` in *run*."""
-    count = max(1, min(2, os.cpu_count() or 1))
+    count = 1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1)
     if count == 1:
         _work(0, 1, run)
     else:
@@ -75,9 +75,9 @@ def flow_loss(transformer: Any, latents: Tensor, sigma: Tensor, embeddings: Tens
 
 
 def _work(rank: int, count: int, run: Path) -> None:
-    prepare(SEED)
+    device = prepare(SEED)
     with _together(rank, count, run):
-        transformer = new_transformer()
+        transformer = new_transformer().to(device)
         transformer.rope.freqs_cos = transformer.rope.freqs_cos.float()
         transformer.rope.freqs_sin = transformer.rope.freqs_sin.float()
         named = list(transformer.named_parameters())
@@ -105,7 +105,7 @@ def _work(rank: int, count: int, run: Path) -> None:
             trainer.take(**{BUCKETS[number].name: loss})
         if rank == 0:
             trainer.swap()
-            transformer.save_pretrained(run / "transformer")
+            transformer.cpu().save_pretrained(run / "transformer")
             print(json.dumps({"step": trainer.step, "done": True}), flush=True)
 
 
@@ -128,10 +128,11 @@ def _learn(
     transformer: Any, words: _Words, bucket: Bucket, stock: Any, dice: np.random.Generator
 ) -> float:
     picked = torch.from_numpy(dice.integers(len(stock["latents"]), size=bucket.batch))
-    latents = stock["latents"][picked].float()
+    latents = stock["latents"][picked].float().to(transformer.device)
     scenes = [from_numbers(row) for row in stock["scenes"][picked].tolist()]
     captions = ["" if dice.random() < NO_PROMPT else caption(scene, dice) for scene in scenes]
-    loss = flow_loss(transformer, latents, _noise(bucket, dice), words(captions)).mean()
+    sigma, embeddings = _noise(bucket, dice).to(latents), words(captions).to(latents)
+    loss = flow_loss(transformer, latents, sigma, embeddings).mean()
     loss.backward()  # type: ignore[no-untyped-call]  # torch's own
     return loss.item()
 

@@ -32,8 +32,8 @@ SEED = 2
 
 def train(run: Path) -> None:
     """Leaves ``vae`` in *run*."""
-    prepare(SEED)
-    vae = AutoencoderKLWan.from_pretrained(run / "vae_pictures")
+    device = prepare(SEED)
+    vae = AutoencoderKLWan.from_pretrained(run / "vae_pictures").to(device)
     vae.requires_grad_(False)
     vae.decoder.requires_grad_(True)
     vae.post_quant_conv.requires_grad_(True)
@@ -45,19 +45,20 @@ def train(run: Path) -> None:
         average=0.99,
         file=run / "films.pt",
     )
-    deviation = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
+    deviation = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1).to(device)
     while not trainer.is_done:
         dice = np.random.default_rng((SEED, trainer.step))
         torch.manual_seed(SEED * 1_000_003 + trainer.step)
         side, frames, count = SHAPES[int(dice.choice(len(SHAPES), p=SHARES))]
         scenes = [sample(dice, held_out=False) for _ in range(count)]
-        clips, mask = draw_all(scenes, dice, height=side, width=side, moments=moments_of(frames))
+        drawn = draw_all(scenes, dice, height=side, width=side, moments=moments_of(frames))
+        clips, mask = (one.to(device) for one in drawn)
         latents = encode_pictures(vae, clips[:, :, ::TIME_STRIDE])
-        strength = NOISE * torch.rand(count, 1, 1, 1, 1)
+        strength = NOISE * torch.rand(count, 1, 1, 1, 1).to(device)
         latents = latents + strength * deviation * torch.randn_like(latents)
         made = decode_unclamped(vae, latents)
         loss = loss_of(made, clips, weights_of(mask))
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         trainer.take(error=loss.item(), off=(made - clips).abs().mean().item())
     trainer.swap()
-    vae.save_pretrained(run / "vae")
+    vae.cpu().save_pretrained(run / "vae")

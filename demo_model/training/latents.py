@@ -54,8 +54,8 @@ BUCKETS = (
 
 def train(run: Path) -> None:
     """Leaves ``latents/SHAPE.pt`` in *run*, each with latents, scaled, and the scenes."""
-    prepare(SEED)
-    vae = AutoencoderKLWan.from_pretrained(run / "vae_pictures").eval()
+    device = prepare(SEED)
+    vae = AutoencoderKLWan.from_pretrained(run / "vae_pictures").to(device).eval()
     mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1)
     deviation = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
     folder = run / "latents"
@@ -71,7 +71,8 @@ def train(run: Path) -> None:
         for first in range(0, len(scenes), _AT_ONCE):
             some = scenes[first : first + _AT_ONCE]
             frames, _ = draw_all(some, dice, height=bucket.side, width=bucket.side, moments=moments)
-            parts.append(((encode_pictures(vae, frames) - mean) / deviation).half())
+            found = encode_pictures(vae, frames.to(device)).cpu()
+            parts.append(((found - mean) / deviation).half())
         scratch = file.with_suffix(".new")
         torch.save({"latents": torch.cat(parts), "scenes": as_numbers(scenes)}, scratch)
         scratch.rename(file)

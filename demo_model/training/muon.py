@@ -32,7 +32,8 @@ class Muon:
             size = (parameter.shape[0], parameter[0].numel())
             self._groups.setdefault(size, []).append(parameter)
         self._momenta = {
-            size: torch.zeros(len(group), *size) for size, group in self._groups.items()
+            size: torch.zeros(len(group), *size, device=group[0].device)
+            for size, group in self._groups.items()
         }
 
     @torch.no_grad()
@@ -40,7 +41,12 @@ class Muon:
         """Move every parameter that has a gradient."""
         for size, group in self._groups.items():
             gradient = torch.stack(
-                [torch.zeros(size) if one.grad is None else one.grad.reshape(size) for one in group]
+                [
+                    torch.zeros(size, device=one.device)
+                    if one.grad is None
+                    else one.grad.reshape(size)
+                    for one in group
+                ]
             )
             momentum = self._momenta[size].lerp_(gradient, 1 - _MOMENTUM)
             moves = orthogonal(gradient.lerp(momentum, _MOMENTUM))

@@ -35,11 +35,12 @@ _MEASURED = 400
 
 def train(run: Path) -> None:
     """Leaves ``vae_pictures`` in *run*: the encoder frozen, latents' mean and deviation in it."""
-    prepare(SEED)
+    device = prepare(SEED)
     vae = new_vae()
     dice = np.random.default_rng(SEED)
     scenes = [sample(dice, held_out=False) for _ in range(200)]
     whiten(vae, draw_all(scenes, dice, height=64, width=64, moments=torch.zeros(1))[0])
+    vae.to(device)
     named = list(vae.named_parameters())
     trainer = Trainer(
         schedule=SCHEDULE,
@@ -53,6 +54,7 @@ def train(run: Path) -> None:
         torch.manual_seed(SEED * 1_000_003 + trainer.step)
         _learn(vae, trainer, dice)
     trainer.swap()
+    vae.cpu()
     freeze_time(vae)
     measure(vae)
     vae.save_pretrained(run / "vae_pictures")
@@ -62,7 +64,8 @@ def _learn(vae: AutoencoderKLWan, trainer: Trainer, dice: np.random.Generator) -
     side, count = SIDES[int(dice.choice(len(SIDES), p=SHARES))]
     scenes = [sample(dice, held_out=False) for _ in range(count)]
     moment = torch.tensor([float(dice.random())])
-    pictures, mask = draw_all(scenes, dice, height=side, width=side, moments=moment)
+    drawn = draw_all(scenes, dice, height=side, width=side, moments=moment)
+    pictures, mask = (one.to(vae.device) for one in drawn)
     with FastOnPictures():
         posterior = vae.encode(pictures).latent_dist
         made = decode_unclamped(vae, posterior.sample())

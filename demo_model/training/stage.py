@@ -122,7 +122,7 @@ class Trainer:
 
     @torch.no_grad()
     def _restore(self) -> None:
-        state = torch.load(self.file, weights_only=True)
+        state = torch.load(self.file, weights_only=True, map_location=self.parameters[0].device)
         self.step = state["step"]
         for one, kept in zip(self.parameters, state["parameters"], strict=True):
             one.copy_(kept)
@@ -131,8 +131,12 @@ class Trainer:
         self._adam.load_state_dict(state["adam"])
 
 
-def prepare(seed: int) -> None:
-    """One thread a process: for models as small as these two are no faster."""
+def prepare(seed: int) -> torch.device:
+    """Where to train: the first GPU if there is one.
+
+    On a processor one thread each: for models as small as these two are no faster.
+    """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     torch.manual_seed(seed)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -54,10 +54,11 @@ _KINDS: tuple[tuple[str, Sequence[str]], ...] = (
 
 def train(run: Path) -> None:
     """Leaves ``tokenizer``, ``text_encoder`` and ``text.json``, the exam's figures, in *run*."""
-    prepare(SEED)
+    device = prepare(SEED)
     tokenizer = make_tokenizer()
-    encoder = make_encoder(len(tokenizer))
+    encoder = make_encoder(len(tokenizer)).to(device)
     readings = torch.nn.ModuleList(torch.nn.Linear(DIM, len(words)) for _, words in _KINDS)
+    readings.to(device)
     named = [*encoder.named_parameters(), *readings.named_parameters(prefix="readings")]
     trainer = Trainer(
         schedule=SCHEDULE,
@@ -69,11 +70,13 @@ def train(run: Path) -> None:
     while not trainer.is_done:
         dice = np.random.default_rng((SEED, trainer.step))
         scenes = [sample(dice, held_out=False) for _ in range(BATCH)]
-        tokens = tokenize(tokenizer, [caption(scene, dice) for scene in scenes])
+        tokens = tokenize(tokenizer, [caption(scene, dice) for scene in scenes]).to(device)
         loss = _loss(encoder, readings, tokens, scenes)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         trainer.take(loss=loss.item())
     trainer.swap()
+    encoder.cpu()
+    readings.cpu()
     figures = exam(tokenizer, encoder, readings)
     print(json.dumps(figures), flush=True)
     (run / "text.json").write_text(json.dumps(figures), "utf-8")
@@ -178,7 +181,7 @@ def _loss(encoder: Any, readings: Any, tokens: Any, scenes: Sequence[Scene]) -> 
     total = embeddings.new_zeros(())
     for reading, (kind, words) in zip(readings, _KINDS, strict=True):
         numbers = [_number(words, getattr(scene, kind)) for scene in scenes]
-        wanted = torch.tensor(numbers)[:, None].expand(-1, length)
+        wanted = torch.tensor(numbers, device=embeddings.device)[:, None].expand(-1, length)
         wanted = wanted.masked_fill(tokens.attention_mask == 0, -100)
         total = total + functional.cross_entropy(reading(embeddings).transpose(1, 2), wanted)
     return total
