@@ -97,15 +97,15 @@ def test_job_stops_with_its_group(
 ) -> None:
     """Or while the group is about to grow; all of its workers are free for the next job."""
     cluster, job = session_cluster, "unipc-cp"
-    cluster.mend({Phase.DIT: 3})
-    stages = [{job: (0, 1)}, {job: (0, 1, 2)}]
+    cluster.mend({Phase.DIT: 4})
+    stages = [{job: (0, 1)}, {job: (0, 1, 2, 3)}]
     script = Scripted(stages=stages if resizing else stages[:1], steps=4)
     with deciding(cluster, script):
         batch = cluster.submit(job)
         script.jobs = ids(batch)
         wait_group(batch, job, (0, 1))
         if resizing:
-            query = "SELECT 1 FROM plans WHERE job_id = %s AND cardinality(workers) = 3"
+            query = "SELECT 1 FROM plans WHERE job_id = %s AND cardinality(workers) = 4"
             wait_until(lambda: cluster.rows(query, batch.job(job)["id"]), "it is to grow")
         else:
             wait_until(lambda: step_said(batch, job) >= 5, "the group is at work")
@@ -117,8 +117,8 @@ def test_job_stops_with_its_group(
         figure(f"cancel of a group of two{', resizing' * resizing}", took_s, "s")
         assert batch.job(job)["step"] < GROUPED_STEPS
         after = cluster.submit("odd-usp")
-        script.stages, script.at, script.jobs = [{"odd-usp": (0, 1, 2)}], 0, ids(after)
-        wait_group(after, "odd-usp", (0, 1, 2))
+        script.stages, script.at, script.jobs = [{"odd-usp": (0, 1, 2, 3)}], 0, ids(after)
+        wait_group(after, "odd-usp", (0, 1, 2, 3))
         cancel(after)
         after.wait_done(within_s=20.0)
 
