@@ -144,11 +144,11 @@ def test_jobs_are_encoded_ahead_within_the_bound(
 @often
 @given(worlds(), policies, limits)
 def test_room_ahead_is_used(world: Snapshot, policy: Static, bounds: Limits) -> None:
-    """A job that stays queued has no room, or nobody to encode it."""
+    """A job that stays queued has no room, or nobody to encode it, or is paused."""
     after = applied(world, decide(world, policy, bounds))
 
     for job in after.jobs:
-        if job.state is S.QUEUED and job.message is Whereabouts.NONE:
+        if job.state is S.QUEUED and job.message is Whereabouts.NONE and not job.paused:
             bound = bounds.look_ahead * len(able(world, Phase.DIT, job.model))
             assert not able(world, Phase.ENCODE, job.model) or ahead(after, job.model) >= bound
 
