@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from cluster_tools import Cluster, Sums
 from e2e_processes import wait_until
 from small_disk import fill, needs_mounts, small_disk
@@ -9,6 +10,7 @@ from small_disk import fill, needs_mounts, small_disk
 WAITS_FOR = "SELECT waiting_for FROM job_status WHERE job_id = %s"
 
 
+@pytest.mark.chaos
 @needs_mounts
 def test_full_disk_stops_admission_and_not_the_service(
     cluster: Cluster, undisturbed: dict[str, Sums]

@@ -104,9 +104,9 @@ def assert_stays_away(cluster: Cluster, worker: str) -> None:
         (Phase.ENCODE, terminated),
         (Phase.DIT, terminated),
         (Phase.VAE, terminated),
-        (Phase.ENCODE, drained),
+        pytest.param(Phase.ENCODE, drained, marks=pytest.mark.chaos),
         (Phase.DIT, drained),
-        (Phase.VAE, drained),
+        pytest.param(Phase.VAE, drained, marks=pytest.mark.chaos),
     ],
 )
 def test_worker_that_leaves_gives_its_job_back_or_finishes_it(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from signal import SIGABRT, SIGKILL, SIGSEGV
 
+import pytest
 from cluster_tools import Cluster, Sums
 from e2e_processes import wait_until
 
@@ -14,6 +15,7 @@ DEATHS = (SIGSEGV, SIGABRT, SIGKILL)
 """A fault of the machine code, a failed assertion of it, the kernel's memory killer."""
 
 
+@pytest.mark.chaos
 def test_job_that_kills_three_workers_is_a_dead_letter(
     session_cluster: Cluster, undisturbed: dict[str, Sums]
 ) -> None:
