@@ -37,6 +37,8 @@ FAULTS: tuple[Fault, ...] = (
             ),
             "scheduler/test_live_faults.py::test_message_to_a_dead_worker_goes_to_a_live_one",
         ),
+        is_left="a VAE worker that dies before it has made the file under the user's name: the "
+        "video counts, and the file is missing until `ddit run` ends",
     ),
     Fault(
         what="kill -9 at a step; resumed at another dop",
