@@ -31,6 +31,7 @@ def train(run: Path) -> None:
     )
     pipeline.to(torch.float16)
     pipeline.save_pretrained(folder)
+    _forget_folders(folder)
     for file in (folder / "model_index.json", folder / "tokenizer" / "tokenizer_config.json"):
         described = json.loads(file.read_text("utf-8"))
         if "tokenizer" in described:
@@ -38,3 +39,11 @@ def train(run: Path) -> None:
         if "tokenizer_class" in described:
             described["tokenizer_class"] = _PLAIN_TOKENIZER
         file.write_text(json.dumps(described, indent=2) + "\n", "utf-8")
+
+
+def _forget_folders(folder: Path) -> None:
+    """Configs are not to say from which folder of the trainer's machine a part was loaded."""
+    for file in folder.rglob("config.json"):
+        described = json.loads(file.read_text("utf-8"))
+        if described.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(described, indent=2) + "\n", "utf-8")

@@ -96,3 +96,8 @@ def test_prompt_outside_its_words_gives_a_clip(make_clip: MakeClip, prompt: str)
     assert clip.shape == (9, 64, 64, 3)
     assert clip.dtype == np.uint8
     assert clip.min() != clip.max()
+
+
+def test_configs_name_no_folder_of_the_machine_that_trained(folder: Path) -> None:
+    for file in folder.rglob("*.json"):
+        assert "_name_or_path" not in file.read_text("utf-8"), file
