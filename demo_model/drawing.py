@@ -14,7 +14,6 @@ from demo_model.scenes import (
     RGB,
     SMALLEST,
     Change,
-    Color,
     Form,
     Scene,
 )
@@ -109,8 +108,3 @@ def _distance(form: Form, x: Tensor, y: Tensor, radius: Tensor) -> Tensor:
             return torch.minimum(
                 torch.maximum(across - tip, along - bar), torch.maximum(across - bar, along - tip)
             )
-
-
-def palette() -> list[Color]:
-    """All colours of objects, in order."""
-    return list(RGB)

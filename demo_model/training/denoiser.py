@@ -163,10 +163,7 @@ def _together(rank: int, count: int, run: Path) -> Iterator[None]:
     if count == 1:
         yield
         return
-    meeting = run / "denoiser.meeting"
-    if rank == 0:
-        meeting.unlink(missing_ok=True)
-    store = FileStore(str(meeting) + f".{os.getppid()}", count)
+    store = FileStore(str(run / f"denoiser.{os.getppid()}.meeting"), count)  # torch deletes it
     dist.init_process_group("gloo", rank=rank, world_size=count, store=store)
     try:
         yield

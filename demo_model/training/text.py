@@ -14,19 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import (
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
 from torch import Tensor
 from torch.nn import functional
-from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from transformers import UMT5Config, UMT5EncoderModel
 
+from ddit_batch.phases.models import tiny
 from demo_model.captions import caption
 from demo_model.scenes import Background, Change, Color, Form, Scene, Size, sample
 from demo_model.training.stage import Schedule, Trainer, prepare
@@ -40,7 +32,6 @@ SEED = 3
 _VOCABULARY = 480
 _CAPTIONS = 20_000
 _EXAM = 2000
-_PADDING, _END, _UNKNOWN = "<pad>", "</s>", "<unk>"
 _KINDS: tuple[tuple[str, Sequence[str]], ...] = (
     ("color", list(Color)),
     ("background", list(Background)),
@@ -85,30 +76,10 @@ def train(run: Path) -> None:
 
 
 def make_tokenizer() -> Any:
-    """Byte-level BPE of lower-case captions: every text has tokens."""
-    tokenizer = Tokenizer(models.BPE(unk_token=_UNKNOWN))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY,
-        special_tokens=[_PADDING, _END, _UNKNOWN],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
+    """A tokenizer of captions."""
     dice = np.random.default_rng((SEED, 0, 0))
     captions = (caption(sample(dice, held_out=False), dice) for _ in range(_CAPTIONS))
-    tokenizer.train_from_iterator(captions, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"$A {_END}", special_tokens=[(_END, tokenizer.token_to_id(_END))]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=_PADDING,
-        eos_token=_END,
-        unk_token=_UNKNOWN,
-        model_max_length=512,
-    )
+    return tiny.make_tokenizer(captions, vocabulary=_VOCABULARY, is_lower_case=True)
 
 
 def make_encoder(vocabulary: int) -> Any:

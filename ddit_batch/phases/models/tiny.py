@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,15 @@ from diffusers import (
     WanPipeline,
     WanTransformer3DModel,
 )
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 SolverName = Literal["unipc", "euler"]
@@ -75,18 +83,25 @@ def build(
     ).save_pretrained(folder)
 
 
-def make_tokenizer() -> Any:
-    """Byte-level BPE: every text has tokens."""
+def make_tokenizer(
+    corpus: Iterable[str] = _CORPUS, *, vocabulary: int = 320, is_lower_case: bool = False
+) -> Any:
+    """Byte-level BPE, made from *corpus*: every text has tokens.
+
+    In lower case, letters that differ in that alone are the same token.
+    """
     tokenizer = Tokenizer(models.BPE(unk_token=_UNKNOWN))
+    if is_lower_case:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=320,
+        vocab_size=vocabulary,
         special_tokens=[_PADDING, _END, _UNKNOWN],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_CORPUS, trainer)
+    tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {_END}", special_tokens=[(_END, tokenizer.token_to_id(_END))]
     )
