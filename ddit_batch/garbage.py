@@ -6,8 +6,7 @@ what it does not need any more.
 
 Rule 1: only files that the project writes are looked at, by their keys; whatever else lies in the
 store's folder is somebody else's.
-Rule 2: what Postgres names is kept, but for checkpoints and latents of jobs that have succeeded or
-were cancelled: nothing reads those again. A failed job keeps all that a retry would use.
+Rule 2: what Postgres says that somebody may yet ask for (``db/needed_keys.py``) is kept.
 Rule 3: the store is listed first, then Postgres is asked. So what was named meanwhile is seen, and
 what was just written and will be named is younger than any grace.
 """
@@ -20,19 +19,8 @@ from datetime import datetime, timedelta
 
 from ddit_batch.artifact import ArtifactStore, Stored
 from ddit_batch.artifact_keys import is_made_here
-from ddit_batch.db.reading import Source, ask
-
-_NEEDED = """
-SELECT embeddings_key AS key FROM jobs WHERE embeddings_key IS NOT NULL
-UNION SELECT artifact_key FROM jobs WHERE artifact_key IS NOT NULL
-UNION SELECT manifest_key FROM jobs WHERE manifest_key IS NOT NULL
-UNION SELECT checkpoint_key FROM jobs
-    WHERE checkpoint_key IS NOT NULL AND state NOT IN ('succeeded', 'cancelled')
-UNION SELECT older_checkpoint_key FROM jobs
-    WHERE older_checkpoint_key IS NOT NULL AND state NOT IN ('succeeded', 'cancelled')
-UNION SELECT latents_key FROM jobs
-    WHERE latents_key IS NOT NULL AND state NOT IN ('succeeded', 'cancelled')
-"""
+from ddit_batch.db.needed_keys import needed_keys
+from ddit_batch.db.reading import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +46,7 @@ def find_garbage(
         RetryablePhaseError: The storage could not be read.
     """
     held = [file for file in store.files() if is_made_here(file.path)]
-    needed = {row["key"] for row in ask(source, _NEEDED)} if held else set()
+    needed = needed_keys(source) if held else frozenset()
     unneeded = [file for file in held if file.path not in needed]
     old = tuple(file for file in unneeded if now - file.written_at > grace)
     return Garbage(files=old, too_young=len(unneeded) - len(old))
