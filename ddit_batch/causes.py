@@ -17,7 +17,6 @@ class Cause(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     WORKER_LOST = "worker_lost"
     GROUP_BROKEN = "group_broken"
-    CHECKPOINT_LOST = "checkpoint_lost"
     HANDOFF_LOST = "handoff_lost"
     STORAGE_FAILED = "storage_failed"
     MODEL_UNAVAILABLE = "model_unavailable"
@@ -58,13 +57,6 @@ ABOUT: dict[Cause, About] = {
         tries=_FAILURES,
         advice="See the workers' logs; check the network and the GPUs of that node, or limit "
         "the dop.",
-    ),
-    Cause.CHECKPOINT_LOST: About(
-        meaning="A checkpoint belongs to another request, or could not be read, and the job "
-        "could not start over.",
-        tries=_FAILURES,
-        advice="Run `ddit retry`: the job begins again. See whether something else writes to "
-        "the store.",
     ),
     Cause.HANDOFF_LOST: About(
         meaning="What one phase made for the next was missing or damaged, again and again.",

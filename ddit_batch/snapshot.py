@@ -141,7 +141,7 @@ class WorkerView:
     node: str
     models: frozenset[str]
     draining: bool
-    """It takes no new work: it is about to leave, or does not speak our protocol."""
+    """It takes no new work: it is about to leave, hangs, or does not speak our protocol."""
     lease_expired: bool
     decodes: bool = False
     """A DiT worker that decodes too, what its private queue ``vae.<worker>`` brings it."""

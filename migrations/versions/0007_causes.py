@@ -67,14 +67,6 @@ CAUSES = (
         ("See the workers' logs; check the network and the GPUs of that node, or limit the dop."),
     ),
     (
-        "checkpoint_lost",
-        (
-            "A checkpoint belongs to another request, or could not be read, and the job could "
-            "not start over."
-        ),
-        ("Run `ddit retry`: the job begins again. See whether something else writes to the store."),
-    ),
-    (
         "handoff_lost",
         "What one phase made for the next was missing or damaged, again and again.",
         "See whether something deletes or changes files in the store; then `ddit retry`.",
