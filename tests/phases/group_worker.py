@@ -186,9 +186,9 @@ class Worker:
         axis = self._groups[epoch]._everybody
         self._watch = PeerWatch(axis, lambda rank: self._side.send((rank, time.monotonic())))
 
-    def leave_watch(self) -> None:
+    def leave_watch(self, *, abort: bool = False) -> None:
         """Say goodbye."""
-        self._watch.close()
+        self._watch.close(abort=abort)
 
     def unmask_padding(self) -> None:
         """Let xfuser attend to its padding, as it does by itself."""

@@ -216,20 +216,35 @@ def test_a_death_is_noticed_where_no_collective_would_notice_it(
     stage.replace(1)
 
 
-def test_who_says_goodbye_together_misses_nobody(stage: Stage, staged: MakeStagedModel) -> None:
-    """The watch of a group that ends in order ends without a word, and so do its threads."""
+def test_who_leaves_in_order_is_not_missed(stage: Stage, staged: MakeStagedModel) -> None:
+    """Not even by who leaves later; the watch ends without a word, and so do its threads."""
     staged()
     before = stage.players[0].do("leftovers").wait()
     epoch = stage.form(0, 1).wait()
     wait(*[stage.players[rank].aside("watch", epoch) for rank in (0, 1)])
 
-    wait(*[stage.players[rank].aside("leave_watch") for rank in (0, 1)])
+    for rank in (0, 1):
+        stage.players[rank].aside("leave_watch").wait()
     wait(*[stage.players[rank].aside("close_groups") for rank in (0, 1)])
 
     for rank in (0, 1):
         with pytest.raises(TimeoutError):
             stage.players[rank].unasked().wait(timeout_s=0.2)
     assert stage.players[0].do("leftovers").wait() == before
+
+
+def test_who_breaks_off_is_missed(stage: Stage, staged: MakeStagedModel) -> None:
+    """A member that leaves in the midst of work says so, and the others wait for it no longer."""
+    staged()
+    epoch = stage.form(0, 1).wait()
+    wait(*[stage.players[rank].aside("watch", epoch) for rank in (0, 1)])
+
+    stage.players[1].aside("leave_watch", abort=True).wait()
+
+    missed, _ = stage.players[0].unasked().wait()
+    assert missed == 1
+    stage.players[0].aside("leave_watch").wait()
+    wait(*[stage.players[rank].aside("close_groups") for rank in (0, 1)])
 
 
 def _begun(job: StagedJob, *ranks: int, **limits: float) -> StagedJob:

@@ -208,7 +208,7 @@ class SPGroup:
                 return
             self._is_closed = True
         if self._watch is not None:
-            self._watch.close()
+            self._watch.close(abort=abort)
         if not abort:
             synchronize(self.device)
         for axis in self._axes:
@@ -235,7 +235,7 @@ class SPGroup:
             raise RuntimeError("NCCL reports a failure")
 
     def _miss(self, rank: int) -> None:
-        """Another member died or left: whatever waits for it on the device shall not."""
+        """Another member died or broke off: whatever waits for it on the device shall not."""
         self._missed = self.members[rank]
         for axis in self._axes:
             if axis.process_group is not None:
