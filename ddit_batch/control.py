@@ -2,24 +2,38 @@
 
 Nothing here is the truth: an empty mailbox means no change, progress is on its way to Postgres, and
 all of it may vanish at any moment and be made again. So callers treat a broker that is away
-(``redis.RedisError``) as "nothing new".
+(``redis.RedisError``) as "nothing new", and what is not understood is nothing at all.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import TypeVar, cast
 
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from ddit_batch.job import Incarnation, JobId, WorkerName
-from ddit_batch.protocol import PROTOCOL
-from ddit_batch.snapshot import Instruction, Progress
+from ddit_batch.job import Incarnation, JobId
+from ddit_batch.messages import (
+    Call,
+    Letter,
+    NotUnderstood,
+    read_call,
+    read_letter,
+    read_report,
+    read_task_id,
+    write,
+)
+from ddit_batch.snapshot import Progress
+
+logger = logging.getLogger(__name__)
+
+_Read = TypeVar("_Read")
 
 _PROGRESS = "ddit:progress"
 LONGEST_WAIT_S = 5.0
@@ -30,41 +44,6 @@ CALLS_TTL_S = 60
 """Calls that nobody takes are void: the scheduler repeats what still holds at every decision."""
 MAILBOX_TTL_S = 60
 """A mailbox nobody rewrites for this long is void; the scheduler rewrites it at every decision."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
-    """The contents of a job's mailbox: state, not a message. It may be read any number of times."""
-
-    attempt: int
-    """The attempt that it is meant for."""
-    instruction: Instruction
-    group: tuple[WorkerName, ...]
-    """The workers that the job is to have; () if it is to be given back."""
-    epoch: int
-    """The plan that *group* comes from. Not above the epoch of the group that the job has: it is to
-    stay as it is."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """One life of one worker, as a member of a group."""
-
-    name: WorkerName
-    incarnation: Incarnation
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """Tells a worker to form a group. It may come several times: the epoch tells."""
-
-    job_id: JobId
-    attempt: int
-    """Of the DiT phase."""
-    epoch: int
-    model: str
-    members: tuple[Member, ...]
-    """The leader first."""
 
 
 class LiveControl:
@@ -86,22 +65,21 @@ class LiveControl:
 
     def write_letter(self, job_id: JobId, letter: Letter) -> None:
         """Put *letter* into the job's mailbox, in place of what was there."""
-        self._redis.set(_mailbox(job_id), _written(letter), ex=MAILBOX_TTL_S)
+        self._redis.set(_mailbox(job_id), write(letter), ex=MAILBOX_TTL_S)
 
     def read_letter(self, job_id: JobId) -> Letter | None:
         """What the job's mailbox holds, if anything in our protocol.
 
         About 60 us beside a step of seconds.
         """
-        found = self._redis.get(_mailbox(job_id))
-        fields = None if found is None else _understood(str(found))
-        return None if fields is None else _letter(fields)
+        found = cast("bytes | None", self._redis.get(_mailbox(job_id)))
+        return None if found is None else _understood(read_letter, found)
 
     def call(self, incarnation: Incarnation, call: Call) -> None:
         """Tell a worker of a plan that it is a member of."""
         calls = _calls(incarnation)
         with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.rpush(calls, _written(call))
+            pipeline.rpush(calls, write(call))
             pipeline.ltrim(calls, -MOST_CALLS, -1)
             pipeline.expire(calls, CALLS_TTL_S)
             pipeline.execute()
@@ -113,17 +91,19 @@ class LiveControl:
         """
         wait_s = min(max(timeout_s, 0.01), LONGEST_WAIT_S)
         found = self._waiting.blpop([_calls(incarnation)], timeout=wait_s)
-        fields = None if found is None else _understood(str(found[1]))
-        return None if fields is None else _call(fields)
+        return None if found is None else _understood(read_call, cast("bytes", found[1]))
 
     def report(self, job_id: JobId, progress: Progress) -> None:
         """Say how far a job is."""
         self._redis.hset(_PROGRESS, job_id, json.dumps(asdict(progress)))
 
     def reports(self) -> dict[JobId, Progress]:
-        """How far all jobs are that have said so."""
-        found = self._redis.hgetall(_PROGRESS)
-        return {JobId(str(job)): Progress(**json.loads(text)) for job, text in found.items()}
+        """How far all jobs are that have said so. What is no report is dropped for good."""
+        found = cast("dict[bytes, bytes]", self._redis.hgetall(_PROGRESS))
+        read = {key: _understood(read_report, key, data) for key, data in found.items()}
+        if bad := [key for key, report in read.items() if report is None]:
+            self._redis.hdel(_PROGRESS, *bad)
+        return dict(filter(None, read.values()))
 
     def forget_reports(self, job_ids: Iterable[JobId]) -> None:
         """Drop what was said of jobs that are not denoised any more."""
@@ -132,11 +112,12 @@ class LiveControl:
 
     def waiting_task_ids(self, queues: Iterable[str]) -> frozenset[str]:
         """The ids of the Celery messages that wait in *queues*, taken by no worker yet."""
-        return frozenset(
-            json.loads(message)["headers"]["id"]
+        found = (
+            _understood(read_task_id, message)
             for queue in queues
-            for message in self._redis.lrange(queue, 0, -1)
+            for message in cast("list[bytes]", self._redis.lrange(queue, 0, -1))
         )
+        return frozenset(filter(None, found))
 
 
 def _client(broker_url: str, *, socket_timeout_s: float) -> Redis:
@@ -145,7 +126,6 @@ def _client(broker_url: str, *, socket_timeout_s: float) -> Redis:
         socket_timeout=socket_timeout_s,
         socket_connect_timeout=1.0,
         retry=Retry(NoBackoff(), 1),
-        decode_responses=True,
     )
 
 
@@ -156,27 +136,13 @@ def redis_url(broker_url: str) -> str:
     return re.sub("(?<=[?&])virtual_host=/?", "db=", broker_url.replace("redis+socket", "unix", 1))
 
 
-def _written(what: Letter | Call) -> str:
-    return json.dumps({"protocol": PROTOCOL, **asdict(what)})
-
-
-def _understood(text: str) -> dict[str, Any] | None:
-    """What *text* says; None if it is not in our protocol, and so might mean something else."""
-    fields: dict[str, Any] = json.loads(text)
-    return fields if fields.pop("protocol", 0) == PROTOCOL else None
-
-
-def _letter(fields: Mapping[str, Any]) -> Letter:
-    return Letter(
-        attempt=fields["attempt"],
-        instruction=Instruction(fields["instruction"]),
-        group=tuple(fields["group"]),
-        epoch=fields["epoch"],
-    )
-
-
-def _call(fields: Mapping[str, Any]) -> Call:
-    return Call(**{**fields, "members": tuple(Member(**member) for member in fields["members"])})
+def _understood(read: Callable[..., _Read], *data: bytes) -> _Read | None:
+    """What *read* makes of *data*; None if it is not understood."""
+    try:
+        return read(*data)
+    except NotUnderstood as exc:
+        logger.warning("left alone: %s", exc, extra={"action": "not_understood"})
+        return None
 
 
 def _mailbox(job_id: JobId) -> str:

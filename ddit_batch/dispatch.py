@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from celery import Celery, chain
 
+from ddit_batch.broker_guard import guard
 from ddit_batch.job import JobId, Phase, WorkerName, join_id, queue_of, root_id, task_id
 from ddit_batch.protocol import PROTOCOL
 
@@ -32,6 +33,7 @@ this. Lost workers are found by their leases, not by this."""
 
 def make_celery(broker_url: str) -> Celery:
     """The app that producers, workers and Flower share."""
+    guard()
     app = Celery("ddit", broker=broker_url)
     app.conf.update(
         accept_content=["json"],

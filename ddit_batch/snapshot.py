@@ -174,6 +174,10 @@ def order_key(job: JobView) -> tuple[int, int]:
     return (-job.priority, job.seq)
 
 
+LONGEST_STEP_S = 1e6
+"""No step takes eleven days; and a thousand such steps still make an interval of Postgres."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """What a leader last said of its job, on its way to the next snapshot."""
@@ -183,3 +187,11 @@ class Progress:
     """Steps done."""
     step_s: float
     """Seconds of the last one."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no step can have been, or Postgres could not hold."""
+        for name, least in (("attempt", 1), ("step", 0)):
+            if not least <= getattr(self, name) < 2**31:
+                raise ValueError(f"{name} is {getattr(self, name)}: use {least} to 2**31 - 1")
+        if not 0.0 <= self.step_s <= LONGEST_STEP_S:
+            raise ValueError(f"step_s is {self.step_s}: use seconds from 0 to {LONGEST_STEP_S:g}")

@@ -32,6 +32,7 @@ from ddit_batch.errors import (
     StorageFailed,
 )
 from ddit_batch.job import JobId, Phase
+from ddit_batch.messages import Address
 from ddit_batch.phases.device import fitting, free_memory
 from workers.runtime import Runtime
 
@@ -52,9 +53,7 @@ class StoppedOnPurpose(DditError):  # noqa: N818 -- an end, not an error
     """The attempt ended in order before its phase was done; the database knows."""
 
 
-def perform(
-    runtime: _Runtime, phase: Phase, job_id: JobId, attempt: int, work: Work[_Runtime]
-) -> None:
+def perform(runtime: _Runtime, phase: Phase, whom: Address, work: Work[_Runtime]) -> None:
     """Run *work* on the job, if it is still this message's to do.
 
     Raises:
@@ -62,7 +61,7 @@ def perform(
         Exception: The attempt failed, and that is recorded.
     """
     with runtime.busy:
-        claim = _claim(runtime, phase, job_id, attempt)
+        claim = _claim(runtime, phase, whom.job_id, whom.attempt)
         _see_to_its_end(runtime, claim, work)
 
 

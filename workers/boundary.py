@@ -7,9 +7,9 @@ import time
 
 from redis import RedisError
 
-from ddit_batch.control import Letter
 from ddit_batch.db.claims import Claim
 from ddit_batch.errors import StateConflict
+from ddit_batch.messages import Letter
 from ddit_batch.phases import checkpoint
 from ddit_batch.phases.checkpoint import CheckpointWriter
 from ddit_batch.phases.dit import Verdict

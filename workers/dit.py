@@ -16,7 +16,7 @@ from ddit_batch.db.claims import Claim
 from ddit_batch.db.engine import persist
 from ddit_batch.dispatch import TASK_NAME
 from ddit_batch.errors import ArtifactError, GroupBroken
-from ddit_batch.job import JobId, Phase, queue_of
+from ddit_batch.job import Phase, queue_of
 from ddit_batch.model_config import ModelConfig
 from ddit_batch.phases import checkpoint
 from ddit_batch.phases.checkpoint import CheckpointWriter
@@ -31,7 +31,7 @@ from workers.cancels import confirm_cancel
 from workers.checkpoints import JobCheckpoints
 from workers.crew import Crew, leading
 from workers.dit_runtime import DitRuntime, DitTask
-from workers.understanding import check_protocol
+from workers.understanding import addressed
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ def load_part(
 @app.task(name=TASK_NAME[Phase.DIT], bind=True, base=DitTask)
 def dit_task(self: DitTask, job_id: str, attempt: int, protocol: int = 0) -> None:
     """One attempt at the DiT phase of one job."""
-    check_protocol(protocol, {"job_id": job_id, "phase": Phase.DIT, "attempt": attempt})
-    perform(self.runtime, Phase.DIT, JobId(job_id), attempt, denoise_job)
+    whom = addressed(protocol, job_id=job_id, attempt=attempt)
+    perform(self.runtime, Phase.DIT, whom, denoise_job)
 
 
 def denoise_job(runtime: DitRuntime, claim: Claim) -> None:

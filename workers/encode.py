@@ -8,7 +8,7 @@ from ddit_batch import artifact_keys
 from ddit_batch.db.claims import Claim
 from ddit_batch.db.engine import persist
 from ddit_batch.dispatch import TASK_NAME
-from ddit_batch.job import JobId, Phase
+from ddit_batch.job import Phase
 from ddit_batch.model_config import ModelConfig
 from ddit_batch.phases.encode import embeddings_digest, encode
 from ddit_batch.phases.handoff import embeddings_to_bytes
@@ -17,7 +17,7 @@ from workers.app import PhaseTask, app
 from workers.attempt import OUTAGE_S, perform
 from workers.cancels import stop_if_cancelled
 from workers.runtime import Runtime
-from workers.understanding import check_protocol
+from workers.understanding import addressed
 
 
 def load_part(
@@ -30,8 +30,8 @@ def load_part(
 @app.task(name=TASK_NAME[Phase.ENCODE], bind=True, base=PhaseTask)
 def encode_task(self: PhaseTask[Encoder], job_id: str, attempt: int, protocol: int = 0) -> None:
     """One attempt at the encode phase of one job."""
-    check_protocol(protocol, {"job_id": job_id, "phase": Phase.ENCODE, "attempt": attempt})
-    perform(self.runtime, Phase.ENCODE, JobId(job_id), attempt, encode_job)
+    whom = addressed(protocol, job_id=job_id, attempt=attempt)
+    perform(self.runtime, Phase.ENCODE, whom, encode_job)
 
 
 def encode_job(runtime: Runtime[Encoder], claim: Claim) -> None:

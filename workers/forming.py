@@ -24,11 +24,12 @@ import torch
 from redis import Redis, RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from ddit_batch.control import Call, LiveControl
+from ddit_batch.control import LiveControl
 from ddit_batch.db.claims import Claim
 from ddit_batch.db.plans import PlanStore
 from ddit_batch.errors import DditError
 from ddit_batch.job import Incarnation, JobId, WorkerName
+from ddit_batch.messages import Call
 from ddit_batch.model_config import Parallelism
 from ddit_batch.phases.sequence_parallel.group import SPGroup, form_group
 from workers.group_cache import Cached, GroupCache
@@ -212,8 +213,21 @@ class Former:
                 logger.debug("broker away, no calls: %s", exc)
                 self._stopping.wait(_LISTEN_S)
                 continue
-            if call is not None:
+            if call is not None and self._is_for_me(call):
                 self._hear(call)
+
+    def _is_for_me(self, call: Call) -> bool:
+        """Whether it is a call of this worker, for a model that it serves."""
+        names = [member.name for member in call.members]
+        if names.count(self.me) == 1 and len(set(names)) == len(names):
+            try:
+                self._parallelism_of(call.model)
+            except KeyError:
+                logger.warning("called for %s, which is not served here", call.model)
+                return False
+            return True
+        logger.warning("called to a group of others: %.200s", ", ".join(names))
+        return False
 
     def _hear(self, call: Call) -> None:
         """Begin a formation, unless this call was heard before; it replaces older plans."""
@@ -253,8 +267,12 @@ class Former:
             formation.rendezvous.say_ready(self.me)
             if place.claim is not None:
                 self._agree(formation, place.claim)
-        except _PASSING as exc:
-            logger.info("no group: %s", exc, extra={"action": "not_formed", **ids})
+        except Exception as exc:
+            # Whatever it is costs this plan only: nobody must wait for a thread that has ended.
+            level = logging.INFO if isinstance(exc, _PASSING) else logging.ERROR
+            unknown = exc if level == logging.ERROR else None
+            extra = {"action": "not_formed", **ids}
+            logger.log(level, "no group: %s", exc, extra=extra, exc_info=unknown)
             self._report(formation)
             with self._changed:
                 self._give_up(formation)

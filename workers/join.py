@@ -11,7 +11,6 @@ from redis import RedisError
 
 from ddit_batch.dispatch import JOIN_TASK
 from ddit_batch.errors import GroupBroken, OutOfMemory
-from ddit_batch.job import JobId
 from ddit_batch.phases.device import free_memory
 from ddit_batch.phases.models.base import Denoiser
 from ddit_batch.phases.sequence_parallel.following import follow
@@ -21,7 +20,7 @@ from workers.attempt import tell_flower
 from workers.dit_runtime import DitRuntime, DitTask
 from workers.forming import Formation, Former, Place
 from workers.rendezvous import Abandoned
-from workers.understanding import check_protocol
+from workers.understanding import addressed
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +33,12 @@ _PAUSE_S = 0.005
 def join_task(self: DitTask, job_id: str, attempt: int, epoch: int, protocol: int = 0) -> None:
     """Follow the leader of *job_id* from the plan *epoch* on."""
     runtime = self.runtime
-    ids = {"job_id": job_id, "attempt": attempt, "plan_epoch": epoch}
-    check_protocol(protocol, ids)
+    whom = addressed(protocol, job_id=job_id, attempt=attempt, epoch=epoch)
+    ids = {"job_id": whom.job_id, "attempt": whom.attempt, "plan_epoch": whom.epoch}
+    place = Place(job_id=whom.job_id, attempt=whom.attempt, awaits=whom.epoch)
     with runtime.busy:
         try:
-            join(runtime, Place(job_id=JobId(job_id), attempt=attempt, awaits=epoch), epoch)
+            join(runtime, place, whom.epoch)
         except GroupBroken as exc:
             logger.info("left: %s", exc, extra={"action": "left", **ids})
             tell_flower(exc)

@@ -193,7 +193,9 @@ class Rendezvous:
 
     def heard_out_of_memory(self) -> str:
         """What a member has said of its memory; empty: nothing."""
-        return cast("bytes", self._redis.lindex(f"{self._prefix}/out-of-memory", 0) or b"").decode()
+        return cast("bytes", self._redis.lindex(f"{self._prefix}/out-of-memory", 0) or b"").decode(
+            errors="replace"
+        )
 
     def say_go(self, name: str) -> None:
         """Tell the newcomer *name* that the next thing in the group is the state, for it."""
@@ -218,4 +220,4 @@ class Rendezvous:
         if self._abandoned.is_set():
             raise Abandoned(f"the rendezvous {self._prefix} was given up")
         found = self._redis.blpop([f"{self._prefix}/{key}"], timeout=_BLOCK_S)
-        return "" if found is None else cast("bytes", found[1]).decode()
+        return "" if found is None else cast("bytes", found[1]).decode(errors="replace")

@@ -13,7 +13,7 @@ from ddit_batch.db.history import phase_spans, segment_spans
 from ddit_batch.delivery import deliver
 from ddit_batch.dispatch import TASK_NAME
 from ddit_batch.errors import DditError
-from ddit_batch.job import JobId, Phase
+from ddit_batch.job import Phase
 from ddit_batch.manifest import Manifest, sha256_hex
 from ddit_batch.model_config import ModelConfig
 from ddit_batch.phases.handoff import latents_from_bytes
@@ -25,7 +25,7 @@ from workers.app import PhaseTask, app
 from workers.attempt import OUTAGE_S, perform
 from workers.cancels import stop_if_cancelled
 from workers.runtime import Runtime
-from workers.understanding import check_protocol
+from workers.understanding import addressed
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ def load_part(
 @app.task(name=TASK_NAME[Phase.VAE], bind=True, base=PhaseTask)
 def vae_task(self: PhaseTask[Decoder], job_id: str, attempt: int, protocol: int = 0) -> None:
     """One attempt at the VAE phase of one job."""
-    check_protocol(protocol, {"job_id": job_id, "phase": Phase.VAE, "attempt": attempt})
-    perform(self.runtime, Phase.VAE, JobId(job_id), attempt, decode_job)
+    whom = addressed(protocol, job_id=job_id, attempt=attempt)
+    perform(self.runtime, Phase.VAE, whom, decode_job)
 
 
 def decode_job(runtime: Runtime[Decoder], claim: Claim) -> None:

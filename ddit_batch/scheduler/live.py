@@ -17,7 +17,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from redis import RedisError
 
 from ddit_batch.backlog import is_known
-from ddit_batch.control import Call, Letter, LiveControl, Member
+from ddit_batch.control import LiveControl
 from ddit_batch.db.planning import OpenPlan
 from ddit_batch.db.scheduler_store import SchedulerStore, Sending, Standing
 from ddit_batch.dispatch import Dispatcher
@@ -32,6 +32,7 @@ from ddit_batch.job import (
     queue_of,
     task_id,
 )
+from ddit_batch.messages import Call, Letter, Member
 from ddit_batch.metrics import SchedulerMetrics
 from ddit_batch.policy.starvation import starvation_s
 from ddit_batch.scheduler.core import (

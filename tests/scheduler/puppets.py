@@ -17,12 +17,13 @@ import rows
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from ddit_batch.control import Call, LiveControl, Member
+from ddit_batch.control import LiveControl
 from ddit_batch.db.claims import Claim, ClaimStore
 from ddit_batch.db.leases import LeaseStore
 from ddit_batch.db.plans import PlanStore
 from ddit_batch.errors import StateConflict
 from ddit_batch.job import Incarnation, JobId, Phase, WorkerName
+from ddit_batch.messages import Call, Member
 from ddit_batch.snapshot import Instruction, Progress
 
 LATE = 0.3

@@ -9,9 +9,10 @@ from celery import Celery
 from kombu.simple import SimpleQueue
 from redis import Redis, RedisError
 
-from ddit_batch.control import MAILBOX_TTL_S, Call, Letter, LiveControl, redis_url
+from ddit_batch.control import MAILBOX_TTL_S, LiveControl, redis_url
 from ddit_batch.dispatch import Dispatcher
 from ddit_batch.job import Incarnation, JobId, WorkerName
+from ddit_batch.messages import Call, Letter, Member
 from ddit_batch.protocol import PROTOCOL
 from ddit_batch.snapshot import Instruction, Progress
 
@@ -188,7 +189,8 @@ def test_letters_and_calls_of_another_protocol_are_left_alone(
     control: LiveControl, redis: Redis, protocol: int | None
 ) -> None:
     """They might mean something else, whatever fields they have."""
-    call = Call(job_id=JOB, attempt=1, epoch=4, model="m", members=())
+    member = Member(name=WorkerName("dit-0@host"), incarnation=Incarnation(7))
+    call = Call(job_id=JOB, attempt=1, epoch=4, model="m", members=(member,))
     control.write_letter(JOB, a_letter())
     control.call(Incarnation(7), call)
     mailbox, calls = f"ddit:mailbox:{JOB}", "ddit:calls:7"

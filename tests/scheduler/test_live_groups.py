@@ -15,11 +15,12 @@ from scripted import Scripted
 from sqlalchemy import Engine, text
 from test_celery_messages import messages
 
-from ddit_batch.control import Call, LiveControl, Member
+from ddit_batch.control import LiveControl
 from ddit_batch.db.claims import Claim, ClaimStore
 from ddit_batch.db.plans import PlanStore
 from ddit_batch.dispatch import Dispatcher
 from ddit_batch.job import JobId, JobState, Phase, WorkerName
+from ddit_batch.messages import Call, Member
 from ddit_batch.policy.ddit import Ddit
 from ddit_batch.protocol import PROTOCOL
 from ddit_batch.scheduler.live import LiveDriver
@@ -448,11 +449,14 @@ def test_newcomers_message_is_a_task_of_its_job(dispatcher: Dispatcher, redis: R
     assert (message.args, message.chain) == ([], [])
 
 
+ONE = (Member(name=WorkerName("dit-0@host"), incarnation=7),)
+
+
 def test_calls_are_heard_in_order_each_once(control: LiveControl, app: Celery) -> None:
     """By the life that is meant, and no other."""
     assert app
     calls = [
-        Call(job_id=JobId("b0-000001"), attempt=1, epoch=epoch, model="m", members=())
+        Call(job_id=JobId("b0-000001"), attempt=1, epoch=epoch, model="m", members=ONE)
         for epoch in (3, 4)
     ]
     for call in calls:
@@ -465,7 +469,7 @@ def test_calls_are_heard_in_order_each_once(control: LiveControl, app: Celery) -
 def test_calls_that_nobody_hears_do_not_pile_up(control: LiveControl, redis: Redis) -> None:
     """The newest are kept, for a while."""
     for epoch in range(100):
-        control.call(7, Call(job_id=JobId("b"), attempt=1, epoch=epoch, model="m", members=()))
+        control.call(7, Call(job_id=JobId("b"), attempt=1, epoch=epoch, model="m", members=ONE))
 
     (key,) = redis.keys("ddit:calls:*")
     kept = [json.loads(call)["epoch"] for call in redis.lrange(key, 0, -1)]

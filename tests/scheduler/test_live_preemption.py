@@ -9,10 +9,11 @@ import rows
 from shortest_first import ShortestFirst
 from sqlalchemy import Engine
 
-from ddit_batch.control import Letter, LiveControl
+from ddit_batch.control import LiveControl
 from ddit_batch.db.claims import Claim, ClaimStore
 from ddit_batch.db.wishes import pause, resume
 from ddit_batch.job import JobId, JobState, Phase
+from ddit_batch.messages import Letter
 from ddit_batch.scheduler.live import LiveDriver
 from ddit_batch.snapshot import Instruction, Progress
 
