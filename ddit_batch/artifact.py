@@ -225,6 +225,10 @@ class ArtifactStore:
         return cast("int", info["size"]) if info["type"] == "file" else None
 
 
+def _at_home(path: str) -> str:
+    return os.path.expanduser(path)  # noqa: PTH111 -- leaves the ~name of nobody alone
+
+
 def _open(url: str) -> tuple[_FileSystem, str]:
     """The file system of *url*, and the path in it."""
     if not url:
@@ -232,9 +236,7 @@ def _open(url: str) -> tuple[_FileSystem, str]:
     local = "://" not in url and "::" not in url
     try:
         # A listing cached in this process would hide what others write and delete.
-        files, path = url_to_fs(
-            str(Path(url).expanduser()) if local else url, use_listings_cache=False
-        )
+        files, path = url_to_fs(_at_home(url) if local else url, use_listings_cache=False)
     except (ImportError, ValueError) as exc:
         raise ConfigError(
             f"no installed package opens {_shown(url)}: {exc}; use a folder, or install "

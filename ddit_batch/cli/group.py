@@ -80,8 +80,29 @@ class CommandGroup(click.Group):
             raise Failed(str(exc)) from exc
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
+        except UnicodeEncodeError as exc:
+            if exc.reason != _NO_UTF_8:
+                raise Failed(_explained(exc)) from exc
+            raise WrongInput(
+                "a word of the command holds bytes that are no UTF-8, and so names nothing here: "
+                "type it anew, or set the terminal to UTF-8"
+            ) from exc
+        except OSError as exc:
+            if exc.filename is None:
+                raise Failed(_explained(exc)) from exc
+            raise Failed(f"{_shortened(str(exc.filename))}: {exc.strerror}") from exc
         except Exception as exc:
             raise Failed(_explained(exc)) from exc
+
+
+_NO_UTF_8 = "surrogates not allowed"
+"""Python's word when it meets what stands for a byte of the command line that is no UTF-8."""
+_LONGEST_NAME = 200
+
+
+def _shortened(name: str) -> str:
+    printable = name.encode(errors="backslashreplace").decode()
+    return printable if len(printable) <= _LONGEST_NAME else f"{printable[:_LONGEST_NAME]}..."
 
 
 def _explained(exc: Exception) -> str:

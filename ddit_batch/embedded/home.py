@@ -30,7 +30,8 @@ class Home:
     path: Path = Path(".ddit")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", self.path.expanduser().resolve())
+        path = os.path.expanduser(self.path)  # noqa: PTH111 -- leaves the ~name of nobody alone
+        object.__setattr__(self, "path", Path(path).resolve())
 
     @property
     def data(self) -> Path:
