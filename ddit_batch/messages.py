@@ -129,10 +129,7 @@ def read_address(**said: object) -> Address:
     Raises:
         NotUnderstood: They are no such thing.
     """
-    try:
-        return _ADDRESS.validate_python(said, strict=True)
-    except ValidationError as exc:
-        raise NotUnderstood(_complaint("task", exc)) from exc
+    return _read(_ADDRESS, "task", json.dumps(said).encode())
 
 
 def read_task_id(data: bytes) -> str:

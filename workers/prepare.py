@@ -80,6 +80,10 @@ def prepare(phase: Phase, name: WorkerName, settings: Settings) -> Runtime[Any]:
         from workers.dit_runtime import with_groups  # noqa: PLC0415 -- torch.distributed
 
         return with_groups(runtime, name)
+    if phase is Phase.VAE:
+        from workers.vae_runtime import with_deliveries  # noqa: PLC0415 -- its phase's alone
+
+        return with_deliveries(runtime)
     return runtime
 
 

@@ -8,9 +8,9 @@ import torch
 
 from ddit_batch import artifact_keys
 from ddit_batch.db.claims import Claim
+from ddit_batch.db.deliveries import Delivery
 from ddit_batch.db.engine import persist
 from ddit_batch.db.history import phase_spans, segment_spans
-from ddit_batch.delivery import deliver
 from ddit_batch.dispatch import TASK_NAME
 from ddit_batch.errors import DditError
 from ddit_batch.job import Phase
@@ -21,11 +21,11 @@ from ddit_batch.phases.models.base import Decoder, Frames, ModelFamily
 from ddit_batch.phases.mp4 import encode_mp4
 from ddit_batch.phases.vae import decode
 from ddit_batch.phases.versions import versions
-from workers.app import PhaseTask, app
+from workers.app import app
 from workers.attempt import OUTAGE_S, perform
 from workers.cancels import stop_if_cancelled
-from workers.runtime import Runtime
 from workers.understanding import addressed
+from workers.vae_runtime import VaeRuntime, VaeTask
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +37,14 @@ def load_part(
     return family.load_decoder(config, source, device)
 
 
-@app.task(name=TASK_NAME[Phase.VAE], bind=True, base=PhaseTask)
-def vae_task(self: PhaseTask[Decoder], job_id: str, attempt: int, protocol: int = 0) -> None:
+@app.task(name=TASK_NAME[Phase.VAE], bind=True, base=VaeTask)
+def vae_task(self: VaeTask, job_id: str, attempt: int, protocol: int = 0) -> None:
     """One attempt at the VAE phase of one job."""
     whom = addressed(protocol, job_id=job_id, attempt=attempt)
     perform(self.runtime, Phase.VAE, whom, decode_job)
 
 
-def decode_job(runtime: Runtime[Decoder], claim: Claim) -> None:
+def decode_job(runtime: VaeRuntime, claim: Claim) -> None:
     """Put video and manifest into the store; they count once the commit names them."""
     decoder = runtime.models.part(claim.request.model)
     assert claim.latents_key is not None, "a job that is decoding has latents"
@@ -66,7 +66,7 @@ def decode_job(runtime: Runtime[Decoder], claim: Claim) -> None:
     _after_success(runtime, claim, video_key, manifest_key)
 
 
-def _manifest(runtime: Runtime[Decoder], claim: Claim, frames: Frames, video: bytes) -> Manifest:
+def _manifest(runtime: VaeRuntime, claim: Claim, frames: Frames, video: bytes) -> Manifest:
     return Manifest(
         job_id=claim.job_id,
         request=claim.request,
@@ -80,24 +80,21 @@ def _manifest(runtime: Runtime[Decoder], claim: Claim, frames: Frames, video: by
     )
 
 
-def _after_success(
-    runtime: Runtime[Decoder], claim: Claim, video_key: str, manifest_key: str
-) -> None:
+def _after_success(runtime: VaeRuntime, claim: Claim, video_key: str, manifest_key: str) -> None:
     """The user's names, and the latents away. The job has succeeded whatever happens here."""
-    try:
-        if claim.out_url is not None:
-            deliver(
-                runtime.store,
-                claim.out_url,
+    if claim.out_url is not None:
+        runtime.deliverer.make(
+            Delivery(
+                job_id=claim.job_id,
                 custom_id=claim.request.custom_id,
+                out_url=claim.out_url,
                 artifact_key=video_key,
                 manifest_key=manifest_key,
+                latents_key=claim.latents_key,
             )
-        if claim.latents_key is not None:
-            runtime.store.delete(claim.latents_key)
-    except DditError as exc:
-        logger.warning(
-            "succeeded, but its files were not delivered or tidied: %s",
-            exc,
-            extra={"action": "delivery_failed", "job_id": claim.job_id},
         )
+    elif claim.latents_key is not None:
+        try:
+            runtime.store.delete(claim.latents_key)
+        except DditError as exc:
+            logger.warning("the latents of %s are left behind: %s", claim.job_id, exc)

@@ -124,9 +124,11 @@ class ClaimStore:
             report_working(connection, Phase.DIT)
 
     def finish_vae(self, claim: Claim, *, artifact_key: str, manifest_key: str) -> None:
-        """The artifact is complete: the job has succeeded."""
+        """The artifact is complete: the job has succeeded. Its delivery is due, if there is one."""
+        changes = {"artifact_key": artifact_key, "manifest_key": manifest_key}
+        nothing_due = func.clock_timestamp() if claim.out_url is None else None
         with self._engine.begin() as connection:
-            _finish(connection, claim, {"artifact_key": artifact_key, "manifest_key": manifest_key})
+            _finish(connection, claim, {**changes, "delivered_at": nothing_due})
             report_working(connection, Phase.VAE)
 
     def give_back(

@@ -181,6 +181,11 @@ class Job(Base):
             postgresql_where=text(_MAY_BE_SENT),
         ),
         Index("jobs_succeeded", "finished_at", postgresql_where=text("state = 'succeeded'")),
+        Index(
+            "jobs_to_deliver",
+            "finished_at",
+            postgresql_where=text("state = 'succeeded' AND delivered_at IS NULL"),
+        ),
         # The views' estimates: the steps ahead of a job, and the last job of a batch.
         Index(
             "jobs_to_denoise",
@@ -258,6 +263,8 @@ class Job(Base):
     paused: Mapped[bool] = mapped_column(server_default=text("false"))
     """Whether its batch is: here too, for the indexes that find what may be sent."""
     finished_at: Mapped[datetime | None]
+    delivered_at: Mapped[datetime | None]
+    """When its files were made under the user's names, if the batch says where; null: due."""
 
 
 class StoreHealth(Base):

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
+from ddit_batch.db.deliveries import deliver_anew
 from ddit_batch.db.engine import take_turns
 from ddit_batch.db.models import Batch
 from ddit_batch.db.moves import wake_scheduler
@@ -67,8 +68,9 @@ def submit(
     Two submissions of the same content at once give one batch: the second waits for the first to
     commit. With *new*, a further batch of the same content is made. *out_url* and *wishes* are not
     part of the content: those of a later submission of the same batch replace its own, and what it
-    does not say stays. A deadline that was given as a time from the submission counts from the
-    first one, so that a command that is repeated does not put it off.
+    does not say stays; what has succeeded is delivered to the new place too. A deadline that was
+    given as a time from the submission counts from the first one, so that a command that is
+    repeated does not put it off.
     """
     with engine.begin() as connection:
         take_turns(connection, content_hash)
@@ -87,6 +89,8 @@ def submit(
             .returning(Batch.id)
         ).first()
         changes = _changes(out_url, wishes)
+        if out_url is not None and created is None:
+            deliver_anew(connection, batch_id, out_url)
         if changes:
             connection.execute(update(Batch).where(Batch.id == batch_id).values(**changes))
         if created is not None:

@@ -148,6 +148,14 @@ def test_report_of_impossible_numbers_is_refused(
         assert found == (job_id, Progress(attempt=attempt, step=step, step_s=step_s))
 
 
+@given(job_id=JOBS, attempt=ATTEMPTS, epoch=EPOCHS)
+def test_task_is_about_the_job_that_it_says(job_id: JobId, attempt: int, epoch: int) -> None:
+    """Those that the scheduler sends are all understood."""
+    expected = Address(job_id=job_id, attempt=attempt, epoch=epoch)
+    assert read_address(job_id=job_id, attempt=attempt, epoch=epoch) == expected
+    assert read_address(job_id=job_id, attempt=attempt).attempt == attempt
+
+
 @given(st.dictionaries(st.sampled_from(["job_id", "attempt", "epoch", "x"]), JSON))
 def test_task_is_about_a_job_or_about_nothing(said: dict[str, object]) -> None:
     """Its arguments come from a message, and go into SQL and into names of files."""
