@@ -8,7 +8,8 @@ submitted all the time, and each kind has been run once before, with nothing in 
 decides which faults come when (``soak_plan.py``); what they meet, the cluster decides.
 
 The gates: every line has ended, well; once; with the frames and the bytes of the undisturbed run,
-under its user's name; and nothing runs any more. Exit code 1 if one does not hold. As root the
+under its user's name; no lost worker has cost more steps than a checkpoint interval, unless the
+checkpoint itself was hit; and nothing runs any more. Exit code 1 if one does not hold. As root the
 store is a small file system in memory, so that the disk can be full; else that is left out.
 """
 
@@ -30,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from soak_faults import Cluster, Inflicted, inflict
+from soak_faults import DISK_FULL_S, Cluster, Inflicted, inflict
 from soak_plan import Fault, Planned, plan
 
 from ddit_batch.cli.prompts import load_prompts, submit_prompts
@@ -48,6 +49,8 @@ AT_ONCE = 14
 FEED_EVERY_S = 0.5
 PATIENCE_S = 300.0
 """After the last fault all jobs must have ended within this."""
+FOUND_LOST_S = 8.0
+"""A worker that dies is known to be lost within this: a lease, and the scheduler's rounds."""
 SETTINGS = {
     "DDIT_CHECKPOINT_EVERY_STEPS": str(CHECKPOINT_EVERY_STEPS),
     "DDIT_GROUP_TIMEOUT_S": "3",
@@ -286,17 +289,47 @@ def recovery_s(cluster: Cluster, inflicted: Inflicted) -> float | None:
     return None if rows[0][0] is None else float(rows[0][0]) - inflicted.at_s
 
 
-def repeated_steps(cluster: Cluster) -> list[int]:
-    """Steps done again after each DiT attempt that was broken off."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeat:
+    """What one DiT attempt that was broken off has cost its job."""
+
+    custom_id: str
+    steps: int
+    """Done again."""
+    lost_s: float
+    """When the attempt was given up, by the clock of the database."""
+    is_resumed: bool
+    """From the newest checkpoint, which could be read."""
+
+
+def repeats(cluster: Cluster) -> list[Repeat]:
+    """One for each DiT attempt whose worker was lost."""
     rows = cluster.rows(
-        "SELECT before.to_step - after.from_step FROM attempts a "
+        "SELECT j.custom_id, before.to_step - after.from_step, "
+        "    extract(epoch FROM a.ended_at)::float8, after.reason IN ('start', 'resume') "
+        "FROM attempts a JOIN jobs j ON j.id = a.job_id "
         "JOIN LATERAL (SELECT to_step FROM segments s WHERE s.job_id = a.job_id "
         "    AND s.attempt = a.number ORDER BY id DESC LIMIT 1) before ON true "
-        "JOIN LATERAL (SELECT from_step FROM segments s WHERE s.job_id = a.job_id "
+        "JOIN LATERAL (SELECT from_step, reason FROM segments s WHERE s.job_id = a.job_id "
         "    AND s.attempt > a.number ORDER BY id LIMIT 1) after ON true "
         "WHERE a.phase = 'dit' AND a.outcome = 'worker_lost'"
     )
-    return [int(row[0]) for row in rows]
+    return [
+        Repeat(custom_id=row[0], steps=int(row[1]), lost_s=float(row[2]), is_resumed=row[3])
+        for row in rows
+    ]
+
+
+def too_many_repeats(cluster: Cluster, done: Sequence[Inflicted]) -> list[str]:
+    """Attempts that cost more than a checkpoint interval, though a checkpoint could be kept."""
+    full = [each.at_s for each in done if each.fault is Fault.FULL_DISK]
+    return [
+        f"{each.custom_id}: {each.steps} steps were done again, more than {CHECKPOINT_EVERY_STEPS}"
+        for each in repeats(cluster)
+        if each.steps > CHECKPOINT_EVERY_STEPS
+        and each.is_resumed
+        and not any(0.0 < each.lost_s - at_s < DISK_FULL_S + FOUND_LOST_S for at_s in full)
+    ]
 
 
 def report(
@@ -309,7 +342,7 @@ def report(
         if found is not None:
             times[each.fault].append(found)
     counts = Counter(each.fault for each in done)
-    steps = repeated_steps(soak.cluster)
+    steps = [each.steps for each in repeats(soak.cluster)]
     command = f"`python benchmarks/soak.py --minutes {given.minutes:g} --seed {given.seed}`"
     lines = [
         f"{command}: {len(done)} faults, {soak.lines} jobs.",
@@ -356,8 +389,8 @@ def main() -> None:
             cluster.feed = soak.feed
             done, left_out = disturb(soak, planned)
             soak.wait_done(within_s=PATIENCE_S)
-            time.sleep(2.0)  # the users' files are made after the commit
-            broken = soak.broken_gates()
+            time.sleep(6.0)  # the users' files are made after the commit, if need be by another
+            broken = soak.broken_gates() + too_many_repeats(cluster, done)
             text = report(soak, done, left_out, given)
         remaining = left_over(cluster.home)
     print(text)

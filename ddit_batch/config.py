@@ -109,7 +109,8 @@ class Settings(BaseSettings):
     decode_backlog: int = 16
     """No new DiT starts while this many jobs wait for a VAE worker."""
     checkpoint_every_steps: int = 5
-    """A DiT worker that dies costs its job at most this many denoising steps."""
+    """A DiT worker that dies costs its job at most this many denoising steps: a checkpoint is
+    written twice as often, and a step that would put more at stake waits for it."""
     max_failures: int = 3
     """Attempts with a cause of their own after which a job fails."""
     max_worker_losses: int = 3

@@ -10,11 +10,10 @@ from redis import RedisError
 from ddit_batch.db.claims import Claim
 from ddit_batch.errors import StateConflict
 from ddit_batch.messages import Letter
-from ddit_batch.phases import checkpoint
-from ddit_batch.phases.checkpoint import CheckpointWriter
 from ddit_batch.phases.dit import Verdict
 from ddit_batch.phases.models.base import Denoiser, DenoisingState
 from ddit_batch.snapshot import Instruction, Progress
+from workers.checkpoint_pace import CheckpointPace
 from workers.checkpoints import JobCheckpoints
 from workers.crew import Crew
 from workers.runtime import Runtime
@@ -33,13 +32,13 @@ class StepBoundary:
         runtime: Runtime[Denoiser],
         claim: Claim,
         checkpoints: JobCheckpoints,
-        writer: CheckpointWriter,
+        pace: CheckpointPace,
         crew: Crew,
     ) -> None:
         self._runtime = runtime
         self._claim = claim
         self._checkpoints = checkpoints
-        self._writer = writer
+        self._pace = pace
         self._crew = crew
         self._broker_from = 0.0
         self.state: DenoisingState | None = None
@@ -61,9 +60,8 @@ class StepBoundary:
         if lost or not self._runtime.lease.holds(self._claim.incarnation):
             raise StateConflict(f"job {self._claim.job_id} was taken from this worker")
         verdict = self._verdict(self._talk(state, step_s))
-        every = self._runtime.settings.checkpoint_every_steps
-        if step_s is not None and state.step % every == 0 and not state.is_done:
-            self._writer.offer(checkpoint.take(state))
+        if verdict is Verdict.CONTINUE:
+            self._pace.at_boundary(state)
         if verdict is not Verdict.CONTINUE or state.is_done:
             self._crew.end()
         else:

@@ -28,6 +28,7 @@ from workers.app import app
 from workers.attempt import OUTAGE_S, StoppedOnPurpose, perform
 from workers.boundary import StepBoundary
 from workers.cancels import confirm_cancel
+from workers.checkpoint_pace import CheckpointPace
 from workers.checkpoints import JobCheckpoints
 from workers.crew import Crew, leading
 from workers.dit_runtime import DitRuntime, DitTask
@@ -61,7 +62,7 @@ def denoise_job(runtime: DitRuntime, claim: Claim) -> None:
     ):
         state = _begin(runtime, claim, denoiser, checkpoints)
         crew.gather()
-        boundary = StepBoundary(runtime, claim, checkpoints, writer, crew)
+        boundary = StepBoundary(runtime, claim, checkpoints, _pace(runtime, claim, writer), crew)
         state, verdict = _denoise(denoiser, state, boundary, crew)
         accounts.settle()
         if verdict is Verdict.RELEASE:
@@ -70,6 +71,19 @@ def denoise_job(runtime: DitRuntime, claim: Claim) -> None:
         confirm_cancel(runtime, claim, f"cancelled at step {state.step}", *checkpoints.keys)
     _finish(runtime, claim, state)
     checkpoints.forget()
+
+
+def _pace(runtime: DitRuntime, claim: Claim, writer: CheckpointWriter) -> CheckpointPace:
+    settings = runtime.settings
+    return CheckpointPace(
+        writer,
+        claim.job_id,
+        at_most=settings.checkpoint_every_steps,
+        # Others in the group wait for this leader's next word. While the database is away nobody
+        # goes on for longer than a lease in any case.
+        patience_s=max(settings.lease_s, settings.group_timeout_s / 2),
+        stop=runtime.stop_requested,
+    )
 
 
 def _denoise(

@@ -129,6 +129,7 @@ class CheckpointWriter:
         self._writing = False
         self._closed = False
         self._failure: Exception | None = None
+        self._written_step = -1
         self._thread = threading.Thread(target=self._run, name="checkpoint-writer", daemon=True)
         self._thread.start()
 
@@ -136,6 +137,11 @@ class CheckpointWriter:
     def failure(self) -> Exception | None:
         """What the latest write raised; None if it succeeded."""
         return self._failure
+
+    @property
+    def written_step(self) -> int:
+        """The step of the newest checkpoint that is written; -1 before the first."""
+        return self._written_step
 
     def offer(self, checkpoint: Checkpoint) -> None:
         """Have *checkpoint* written soon. It replaces one that waits; never blocks."""
@@ -151,6 +157,16 @@ class CheckpointWriter:
                 lambda: self._pending is None and not self._writing, timeout_s
             )
             return is_idle and self._failure is None
+
+    def wait_for(self, step: int, timeout_s: float) -> bool:
+        """Wait until a checkpoint of *step* or a later one is written, or a write has failed.
+
+        False: neither has happened in *timeout_s*.
+        """
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: self._written_step >= step or self._failure is not None, timeout_s
+            )
 
     def close(self, timeout_s: float = 5.0) -> None:
         """End the thread. Drops what waits; gives a write that has begun *timeout_s* to finish."""
@@ -190,6 +206,8 @@ class CheckpointWriter:
                 )
             with self._changed:
                 self._writing, self._failure = False, failure
+                if failure is None:
+                    self._written_step = checkpoint.step
                 self._changed.notify_all()
 
     def _next(self) -> Checkpoint | None:

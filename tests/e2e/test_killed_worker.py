@@ -14,7 +14,7 @@ LEASE_S = 3.0
 PLACING_S = 2.0
 """On top of the lease and the start of a worker, when there is nobody else."""
 STEP = 24
-"""Where DiT workers are killed: as far from a checkpoint as one can be."""
+"""Where DiT workers are killed."""
 
 
 @pytest.mark.parametrize("phase", Phase)
@@ -87,8 +87,7 @@ def _assert_resumed(batch: Batch, caught: Caught, phase: Phase) -> int:
     assert first[0] == 0
     every = Settings().checkpoint_every_steps
     assert second[0] > 0
-    assert second[0] % every == 0
     assert second[2] == "resume"
     repeated = caught.step - second[0]
-    assert 0 <= repeated <= 2 * every  # the newest may have been under way to the disk
+    assert 0 <= repeated <= every
     return repeated
