@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import version
 
 import ddit_batch
 
 
+@cache
 def versions() -> dict[str, str]:
     """Version by library name, ours first."""
     libraries = ("torch", "diffusers", "transformers", "xfuser", "av")
