@@ -36,15 +36,15 @@ FAULTS: tuple[Fault, ...] = (
                 "test_message_that_was_taken_but_never_claimed_is_sent_again"
             ),
             "scheduler/test_live_faults.py::test_message_to_a_dead_worker_goes_to_a_live_one",
+            "workers/test_deliverer.py::test_what_is_due_is_made_noted_and_tidied",
         ),
-        is_left="a VAE worker that dies before it has made the file under the user's name: the "
-        "video counts, and the file is missing until `ddit run` ends",
     ),
     Fault(
         what="kill -9 at a step; resumed at another dop",
         gate="no more steps done again than the checkpoint interval; equal bytes",
         tests=(
             "e2e/test_killed_worker.py::test_job_of_killed_worker_goes_on_with_a_spare",
+            "phases/test_checkpoint_pace.py::test_no_more_steps_are_at_stake_than_allowed",
             "e2e/test_demo_model.py::test_videos_show_their_prompts_whatever_happens_on_the_way",
             (
                 "e2e/test_groups_lose_members.py::"
@@ -197,10 +197,15 @@ FAULTS: tuple[Fault, ...] = (
         ),
     ),
     Fault(
-        what="odd input: BOM, CRLF, blank lines, duplicate ids, NaN, NUL, bad UTF-8, paths as ids",
-        gate="all bad lines named, nothing submitted",
+        what="odd input: BOM, CRLF, blank lines, duplicate ids, NaN, NUL, bad UTF-8, paths as ids; "
+        "garbage in the broker",
+        gate="all bad lines named, nothing submitted, no traceback; no process ends by what it "
+        "reads",
         tests=(
             "test_prompt_file.py::test_no_json_makes_it_raise",
+            "commands/test_hostile_words.py::test_no_words_make_a_command_break",
+            "scheduler/test_hostile_queue.py::test_worker_outlives_garbage_in_its_queue",
+            "scheduler/test_messages.py::test_spoilt_letter_is_read_whole_or_not_at_all",
             "test_artifact.py::test_a_delivered_name_cannot_leave_its_folder",
             "test_artifact.py::test_a_key_that_could_lead_out_is_refused",
         ),
