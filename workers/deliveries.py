@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -34,11 +35,15 @@ class Deliverer:
     """Delivers for one VAE worker process."""
 
     def __init__(
-        self, deliveries: DeliveryStore, store: ArtifactStore, *, again_s: float = AGAIN_S
+        self,
+        deliveries: DeliveryStore,
+        store: ArtifactStore,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._deliveries = deliveries
         self._store = store
-        self._again_s = again_s
+        self._clock = clock
         self._refused: dict[JobId, float] = {}
         """By job, until when it is left alone."""
         self._stopping = threading.Event()
@@ -80,14 +85,14 @@ class Deliverer:
 
     def catch_up(self) -> None:
         """Make what is due and was not refused a moment ago."""
-        now_s = time.monotonic()
+        now_s = self._clock()
         self._refused = {job: until_s for job, until_s in self._refused.items() if until_s > now_s}
         due = self._deliveries.due(older_s=GRACE_S, limit=_AT_ONCE + len(self._refused))
         for delivery in due:
             if self._stopping.is_set():
                 return
             if delivery.job_id not in self._refused and not self.make(delivery):
-                self._refused[delivery.job_id] = time.monotonic() + self._again_s
+                self._refused[delivery.job_id] = self._clock() + AGAIN_S
 
     def _keep(self) -> None:
         while not self._stopping.wait(LOOK_S):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from ddit_batch.artifact import ArtifactStore
 from ddit_batch.db.deliveries import Delivery
 from ddit_batch.job import JobId
-from workers.deliveries import Deliverer
+from workers.deliveries import AGAIN_S, Deliverer
 
 
 @dataclass
@@ -74,7 +73,8 @@ def test_what_was_refused_is_tried_again_later_and_holds_up_nobody(
     ]
     good = a_delivery(tmp_path, 20)
     noted = Noted(waiting=[*bad, good])
-    deliverer = Deliverer(noted, store, again_s=0.5)
+    now_s = [0.0]
+    deliverer = Deliverer(noted, store, clock=lambda: now_s[0])
 
     deliverer.catch_up()
     deliverer.catch_up()
@@ -82,7 +82,7 @@ def test_what_was_refused_is_tried_again_later_and_holds_up_nobody(
     (tmp_path / "closed").unlink()
     deliverer.catch_up()
     too_soon = list(noted.done)
-    time.sleep(0.6)
+    now_s[0] += AGAIN_S + 1.0
     deliverer.catch_up()
     deliverer.catch_up()
 
