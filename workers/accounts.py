@@ -12,7 +12,8 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from ddit_batch.db.claims import Claim, ClaimStore
+from ddit_batch.db.claim import Claim
+from ddit_batch.db.claims import ClaimStore
 from ddit_batch.db.engine import persist
 from ddit_batch.errors import StateConflict
 from ddit_batch.job import WorkerName

@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import SQLAlchemyError
 
 from ddit_batch.causes import Cause
-from ddit_batch.db.claims import Claim
+from ddit_batch.db.claim import Claim
 from ddit_batch.db.engine import persist
 from ddit_batch.errors import (
     ArtifactError,

@@ -7,7 +7,7 @@ import time
 
 from redis import RedisError
 
-from ddit_batch.db.claims import Claim
+from ddit_batch.db.claim import Claim
 from ddit_batch.errors import StateConflict
 from ddit_batch.messages import Letter
 from ddit_batch.phases.dit import Verdict

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, NoReturn
 
-from ddit_batch.db.claims import Claim
+from ddit_batch.db.claim import Claim
 from ddit_batch.db.engine import persist
 from ddit_batch.errors import DditError
 from workers.attempt import OUTAGE_S, StoppedOnPurpose

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 
 from ddit_batch import artifact_keys
-from ddit_batch.db.claims import Claim
+from ddit_batch.db.claim import Claim
 from ddit_batch.db.engine import persist
 from ddit_batch.errors import ArtifactError, DditError, StorageFailed
 from ddit_batch.phases.models.base import Denoiser

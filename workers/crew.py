@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from redis import RedisError
 
-from ddit_batch.db.claims import Claim
+from ddit_batch.db.claim import Claim
 from ddit_batch.errors import GroupBroken, OutOfMemory
 from ddit_batch.job import WorkerName
 from ddit_batch.phases.models.base import Denoiser, DenoisingState

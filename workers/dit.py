@@ -12,7 +12,7 @@ from contextlib import closing
 import torch
 
 from ddit_batch import artifact_keys
-from ddit_batch.db.claims import Claim
+from ddit_batch.db.claim import Claim
 from ddit_batch.db.engine import persist
 from ddit_batch.dispatch import TASK_NAME
 from ddit_batch.errors import ArtifactError, GroupBroken

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ddit_batch import artifact_keys
-from ddit_batch.db.claims import Claim
+from ddit_batch.db.claim import Claim
 from ddit_batch.db.engine import persist
 from ddit_batch.dispatch import TASK_NAME
 from ddit_batch.job import Phase

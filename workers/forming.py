@@ -25,7 +25,7 @@ from redis import Redis, RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from ddit_batch.control import LiveControl
-from ddit_batch.db.claims import Claim
+from ddit_batch.db.claim import Claim
 from ddit_batch.db.plans import PlanStore
 from ddit_batch.errors import DditError
 from ddit_batch.job import Incarnation, JobId, WorkerName

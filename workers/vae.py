@@ -7,7 +7,7 @@ import logging
 import torch
 
 from ddit_batch import artifact_keys
-from ddit_batch.db.claims import Claim
+from ddit_batch.db.claim import Claim
 from ddit_batch.db.deliveries import Delivery
 from ddit_batch.db.engine import persist
 from ddit_batch.db.history import phase_spans, segment_spans

@@ -7,13 +7,13 @@ lost the job and must stop without touching it again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, func, select, text, update
 
 from ddit_batch.causes import Cause
 from ddit_batch.db.checkpoints import CHECKPOINT_COLUMNS, go_back, newest
+from ddit_batch.db.claim import Claim, read_claim
 from ddit_batch.db.models import Attempt, Batch, Job, Worker
 from ddit_batch.db.moves import Belief, as_believed, move, open_attempt, wake_scheduler
 from ddit_batch.db.segments import change_segment, open_segment
@@ -29,38 +29,6 @@ from ddit_batch.job import (
     WorkerName,
 )
 from ddit_batch.lifecycle import Trigger
-from ddit_batch.request import Request
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """A job as its new holder gets it, with what the phase needs."""
-
-    job_id: JobId
-    phase: Phase
-    attempt: int
-    incarnation: Incarnation
-    request: Request
-    embeddings_key: str | None
-    checkpoint_key: str | None
-    older_checkpoint_key: str | None
-    """The checkpoint before, to go back to if the newest cannot be read."""
-    latents_key: str | None
-    failures: int
-    store_failures: int
-    out_url: str | None
-    """Where the batch's videos appear under the user's names; None: only in the store."""
-
-    @property
-    def belief(self) -> Belief:
-        """The compare part of everything that the holder writes."""
-        return Belief(
-            job_id=self.job_id,
-            state=WORKING_STATE[self.phase],
-            attempt=self.attempt,
-            holder=self.incarnation,
-        )
-
 
 _TAKEN = frozenset({Trigger.WORKER_LOST, Trigger.TIMED_OUT, Trigger.FAIL})
 """How an attempt ends that the scheduler ends; the last is the holder's own as well."""
@@ -96,7 +64,7 @@ class ClaimStore:
                 )
                 if phase is Phase.DIT:
                     open_segment(connection, job_id, attempt, incarnation)
-            return _read_claim(connection, job_id, phase, attempt, incarnation)
+            return read_claim(connection, job_id, phase, attempt, incarnation)
 
     def finish_encode(self, claim: Claim, *, embeddings_key: str, found: bool = False) -> None:
         """The embeddings are in the store under *embeddings_key*; *found* there, or written."""
@@ -368,36 +336,3 @@ def _check_online(connection: Connection, incarnation: Incarnation) -> None:
     ).scalar_one_or_none()
     if state != "online":
         raise StateConflict(f"worker incarnation {incarnation} is {state}, so it claims nothing")
-
-
-def _read_claim(
-    connection: Connection, job_id: JobId, phase: Phase, attempt: int, incarnation: Incarnation
-) -> Claim:
-    row = connection.execute(
-        select(
-            Job.request,
-            Job.embeddings_key,
-            Job.checkpoint_key,
-            Job.older_checkpoint_key,
-            Job.latents_key,
-            Job.failures,
-            Job.store_failures,
-            Batch.out_url,
-        )
-        .join(Batch, Batch.id == Job.batch_id)
-        .where(Job.id == job_id)
-    ).one()
-    return Claim(
-        job_id=job_id,
-        phase=phase,
-        attempt=attempt,
-        incarnation=incarnation,
-        request=Request.from_json(row.request),
-        embeddings_key=row.embeddings_key,
-        checkpoint_key=row.checkpoint_key,
-        older_checkpoint_key=row.older_checkpoint_key,
-        latents_key=row.latents_key,
-        failures=row.failures,
-        store_failures=row.store_failures,
-        out_url=row.out_url,
-    )

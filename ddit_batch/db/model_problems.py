@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import Engine, delete, insert
 
-from ddit_batch.db.models import ModelProblem
+from ddit_batch.db.service_models import ModelProblem
 from ddit_batch.job import Phase, WorkerName
 
 

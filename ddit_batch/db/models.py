@@ -30,15 +30,16 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from ddit_batch.job import HELD_STATES, JobState, Phase
 
 
-def _one_of(column: str, words: object) -> str:
+def one_of(column: str, words: object) -> str:
+    """The condition that *column* is one of *words*."""
     return f"{column} IN ({', '.join(repr(str(w)) for w in words)})"  # type: ignore[attr-defined]  # any iterable of words
 
 
-_HELD = _one_of("state", sorted(HELD_STATES))
-_NEEDS_EMBEDDINGS = _one_of("state", (JobState.ENCODED, JobState.DENOISING))
-_NEEDS_LATENTS = _one_of("state", (JobState.DENOISED, JobState.DECODING))
-_WAITING = _one_of("state", (JobState.QUEUED, JobState.ENCODED, JobState.DENOISED))
-_BEFORE_DIT = _one_of("state", (JobState.QUEUED, JobState.ENCODING, JobState.ENCODED))
+_HELD = one_of("state", sorted(HELD_STATES))
+_NEEDS_EMBEDDINGS = one_of("state", (JobState.ENCODED, JobState.DENOISING))
+_NEEDS_LATENTS = one_of("state", (JobState.DENOISED, JobState.DECODING))
+_WAITING = one_of("state", (JobState.QUEUED, JobState.ENCODED, JobState.DENOISED))
+_BEFORE_DIT = one_of("state", (JobState.QUEUED, JobState.ENCODING, JobState.ENCODED))
 _MAY_BE_SENT = f"{_WAITING} AND dispatched_at IS NULL AND NOT paused"
 _LIVE_WORKER = "state IN ('online', 'draining')"
 
@@ -106,7 +107,7 @@ class Worker(Base):
 
     __tablename__ = "workers"
     __table_args__ = (
-        CheckConstraint(_one_of("phase", Phase), name="workers_phase"),
+        CheckConstraint(one_of("phase", Phase), name="workers_phase"),
         CheckConstraint("state IN ('online', 'draining', 'stopped', 'lost')", name="workers_state"),
         CheckConstraint(f"({_LIVE_WORKER}) = (ended_at IS NULL)", name="workers_end"),
         Index("workers_live_name", "name", unique=True, postgresql_where=text(_LIVE_WORKER)),
@@ -141,7 +142,7 @@ class Job(Base):
     __table_args__ = (
         UniqueConstraint("batch_id", "custom_id", name="jobs_custom_id"),
         UniqueConstraint("batch_id", "line", name="jobs_line"),
-        CheckConstraint(_one_of("state", JobState), name="jobs_state"),
+        CheckConstraint(one_of("state", JobState), name="jobs_state"),
         CheckConstraint(f"({_HELD}) = (holder IS NOT NULL)", name="jobs_held_while_worked_on"),
         CheckConstraint(f"NOT {_HELD} OR dispatched_at IS NOT NULL", name="jobs_held_dispatched"),
         CheckConstraint(
@@ -267,37 +268,6 @@ class Job(Base):
     """When its files were made under the user's names, if the batch says where; null: due."""
 
 
-class StoreHealth(Base):
-    """Whether the artifact store takes what is written to it: one row."""
-
-    __tablename__ = "store_health"
-    __table_args__ = (CheckConstraint("id = 1", name="store_health_one_row"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    failing_since: Mapped[datetime | None]
-    """When a worker has first reported that it failed; null: it does not."""
-    probe_after: Mapped[datetime | None]
-    """When a job may be sent to find out whether it still fails."""
-    failures: Mapped[int] = mapped_column(server_default="0")
-    """Reports since then."""
-    phase: Mapped[str | None]
-    """Of the last report."""
-    message: Mapped[str | None]
-
-
-class ModelProblem(Base):
-    """A worker that could not load a model, the last time that it started."""
-
-    __tablename__ = "model_problems"
-    __table_args__ = (CheckConstraint(_one_of("phase", Phase), name="model_problems_phase"),)
-
-    worker: Mapped[str] = mapped_column(primary_key=True)
-    model: Mapped[str] = mapped_column(primary_key=True)
-    phase: Mapped[str]
-    message: Mapped[str]
-    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
-
-
 class JobEvent(Base):
     """One state change of one job, written in the same transaction."""
 
@@ -320,7 +290,7 @@ class Attempt(Base):
 
     __tablename__ = "attempts"
     __table_args__ = (
-        CheckConstraint(_one_of("phase", Phase), name="attempts_phase"),
+        CheckConstraint(one_of("phase", Phase), name="attempts_phase"),
         CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name="attempts_outcome"),
         Index("attempts_live", "job_id", unique=True, postgresql_where=text("ended_at IS NULL")),
         Index("attempts_finished", "incarnation", postgresql_where=text("outcome = 'finish'")),
@@ -377,7 +347,7 @@ class Plan(Base):
 
     __tablename__ = "plans"
     __table_args__ = (
-        CheckConstraint(_one_of("outcome", PlanOutcome), name="plans_outcome"),
+        CheckConstraint(one_of("outcome", PlanOutcome), name="plans_outcome"),
         CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name="plans_end"),
         CheckConstraint("cardinality(workers) = cardinality(incarnations)", name="plans_members"),
         Index("plans_pending", "job_id", unique=True, postgresql_where=text("outcome IS NULL")),
@@ -397,43 +367,3 @@ class Plan(Base):
     """When it was no longer pending."""
     outcome: Mapped[str | None]
     """A ``PlanOutcome``; null while it is pending."""
-
-
-class Leadership(Base):
-    """Which scheduler leads: one row. The term rises with every take-over."""
-
-    __tablename__ = "leadership"
-    __table_args__ = (CheckConstraint("id = 1", name="leadership_one_row"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    term: Mapped[int] = mapped_column(BigInteger)
-    holder: Mapped[str]
-    since: Mapped[datetime] = mapped_column(server_default=func.now())
-    look_ahead: Mapped[int | None]
-    """The limits by which it decides, for the views to explain a wait by; null: never said."""
-    decode_backlog: Mapped[int | None]
-    protocol: Mapped[int | None]
-    """What it speaks (``protocol.py``); null: never said."""
-    version: Mapped[str | None]
-    """Its release."""
-
-
-class Decision(Base):
-    """One decision of the scheduler, of the last ones: see ``decision_record.py``."""
-
-    __tablename__ = "decisions"
-    __table_args__ = (Index("decisions_at", "at"),)
-
-    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    at: Mapped[datetime]
-    """On the clock of its snapshot, which is the database's."""
-    term: Mapped[int] = mapped_column(BigInteger)
-    policy: Mapped[str]
-    jobs: Mapped[int]
-    """Jobs, workers and commands in it: for people, who cannot read the record itself."""
-    workers: Mapped[int]
-    commands: Mapped[int]
-    size_bytes: Mapped[int]
-    """Of ``record``: the log is bounded in bytes, and the sum should not read them."""
-    record: Mapped[bytes]
-    """Compressed JSON."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from sqlalchemy import ColumnElement, Connection, Engine, func, select, update
 
-from ddit_batch.db.claims import Claim
+from ddit_batch.db.claim import Claim
 from ddit_batch.db.models import Attempt, Job, Plan, PlanOutcome, Segment
 from ddit_batch.db.moves import as_believed, wake_scheduler
 from ddit_batch.job import Phase

@@ -14,7 +14,7 @@ from ddit_batch.backlog import Kind
 from ddit_batch.causes import Cause
 from ddit_batch.db.decision_log import DecisionLog
 from ddit_batch.db.leases import LIVE_WORKER_STATES
-from ddit_batch.db.models import Job, Leadership, Worker
+from ddit_batch.db.models import Job, Worker
 from ddit_batch.db.moves import (
     SUPERSEDED,
     Belief,
@@ -25,6 +25,7 @@ from ddit_batch.db.moves import (
     open_attempt,
 )
 from ddit_batch.db.planning import OpenPlan, check_free, plan_group, withdraw_plan
+from ddit_batch.db.service_models import Leadership
 from ddit_batch.db.snapshots import read_snapshot
 from ddit_batch.errors import LeadershipLost, StateConflict
 from ddit_batch.job import PHASE_OF, Incarnation, JobId, Phase, WorkerName

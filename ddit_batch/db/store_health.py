@@ -11,7 +11,7 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, Connection, func, select, text, update
 from sqlalchemy.orm import Session
 
-from ddit_batch.db.models import StoreHealth
+from ddit_batch.db.service_models import StoreHealth
 from ddit_batch.job import Phase
 from ddit_batch.snapshot import StoreState
 

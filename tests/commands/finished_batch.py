@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Engine
 
-from ddit_batch.db.claims import Claim, ClaimStore
+from ddit_batch.db.claim import Claim
+from ddit_batch.db.claims import ClaimStore
 from ddit_batch.db.leases import LeaseStore, WorkerIdentity
 from ddit_batch.db.scheduler_store import SchedulerStore, begin_term
 from ddit_batch.db.submission import job_id, submit

@@ -10,7 +10,8 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, Engine, func, text, update
 
-from ddit_batch.db.claims import Claim, ClaimStore
+from ddit_batch.db.claim import Claim
+from ddit_batch.db.claims import ClaimStore
 from ddit_batch.db.leases import LeaseStore, WorkerIdentity
 from ddit_batch.db.models import Worker
 from ddit_batch.db.scheduler_store import SchedulerStore

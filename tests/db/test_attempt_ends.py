@@ -4,7 +4,8 @@ import pytest
 import rows
 from sqlalchemy import Engine, text
 
-from ddit_batch.db.claims import Claim, ClaimStore
+from ddit_batch.db.claim import Claim
+from ddit_batch.db.claims import ClaimStore
 from ddit_batch.job import WAITING_STATE, JobState, Phase, queue_of
 
 

@@ -7,7 +7,8 @@ import pytest
 import rows
 from sqlalchemy import Engine
 
-from ddit_batch.db.claims import Claim, ClaimStore, _check_online
+from ddit_batch.db.claim import Claim
+from ddit_batch.db.claims import ClaimStore, _check_online
 from ddit_batch.db.leases import LeaseStore
 from ddit_batch.errors import StateConflict
 from ddit_batch.job import WORKING_STATE, Incarnation, Phase

@@ -13,7 +13,8 @@ import rows
 from sqlalchemy import Engine, text
 
 from ddit_batch.db import planning
-from ddit_batch.db.claims import Claim, ClaimStore
+from ddit_batch.db.claim import Claim
+from ddit_batch.db.claims import ClaimStore
 from ddit_batch.db.plans import PlanOutcome, PlanStore
 from ddit_batch.db.scheduler_store import SchedulerStore
 from ddit_batch.errors import StateConflict

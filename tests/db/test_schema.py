@@ -10,6 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, text
 
+import ddit_batch.db.service_models  # noqa: F401 -- its tables are Base's too
 from ddit_batch.db.migrate import upgrade
 from ddit_batch.db.models import Base
 from ddit_batch.db.schema_version import check_schema

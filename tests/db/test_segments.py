@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
-from ddit_batch.db.claims import Claim, ClaimStore
+from ddit_batch.db.claim import Claim
+from ddit_batch.db.claims import ClaimStore
 from ddit_batch.job import JobId, Phase, WorkerName
 
 A, B, C = (WorkerName(f"dit-{number}@host") for number in range(3))

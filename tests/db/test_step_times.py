@@ -4,7 +4,8 @@ import pytest
 import rows
 from sqlalchemy import Engine, text
 
-from ddit_batch.db.claims import Claim, ClaimStore
+from ddit_batch.db.claim import Claim
+from ddit_batch.db.claims import ClaimStore
 from ddit_batch.db.plans import PlanStore
 from ddit_batch.db.step_times import form_times, phase_times, start_times, step_observations
 from ddit_batch.job import BatchId, JobId, Phase, Shape, WorkerName

@@ -7,7 +7,8 @@ import pytest
 import rows
 from sqlalchemy import Engine, text
 
-from ddit_batch.db.claims import Claim, ClaimStore
+from ddit_batch.db.claim import Claim
+from ddit_batch.db.claims import ClaimStore
 from ddit_batch.db.moves import move_all
 from ddit_batch.db.wishes import cancel, retry
 from ddit_batch.errors import IllegalTransition, NotFound, StateConflict

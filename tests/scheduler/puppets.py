@@ -18,7 +18,8 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from ddit_batch.control import LiveControl
-from ddit_batch.db.claims import Claim, ClaimStore
+from ddit_batch.db.claim import Claim
+from ddit_batch.db.claims import ClaimStore
 from ddit_batch.db.leases import LeaseStore
 from ddit_batch.db.plans import PlanStore
 from ddit_batch.errors import StateConflict

@@ -16,7 +16,8 @@ from sqlalchemy import Engine, text
 from test_celery_messages import messages
 
 from ddit_batch.control import LiveControl
-from ddit_batch.db.claims import Claim, ClaimStore
+from ddit_batch.db.claim import Claim
+from ddit_batch.db.claims import ClaimStore
 from ddit_batch.db.plans import PlanStore
 from ddit_batch.dispatch import Dispatcher
 from ddit_batch.job import JobId, JobState, Phase, WorkerName

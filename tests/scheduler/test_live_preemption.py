@@ -10,7 +10,8 @@ from shortest_first import ShortestFirst
 from sqlalchemy import Engine
 
 from ddit_batch.control import LiveControl
-from ddit_batch.db.claims import Claim, ClaimStore
+from ddit_batch.db.claim import Claim
+from ddit_batch.db.claims import ClaimStore
 from ddit_batch.db.wishes import pause, resume
 from ddit_batch.job import JobId, JobState, Phase
 from ddit_batch.messages import Letter

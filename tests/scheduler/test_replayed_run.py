@@ -9,7 +9,8 @@ from fake_costs import COSTS
 from sqlalchemy import Engine, text
 
 from ddit_batch.control import LiveControl
-from ddit_batch.db.claims import Claim, ClaimStore
+from ddit_batch.db.claim import Claim
+from ddit_batch.db.claims import ClaimStore
 from ddit_batch.db.decisions import records
 from ddit_batch.db.leases import LeaseStore
 from ddit_batch.db.scheduler_store import SchedulerStore, begin_term

@@ -9,7 +9,8 @@ from uuid import uuid4
 from fake_costs import COSTS
 from sqlalchemy import Engine, text
 
-from ddit_batch.db.claims import Claim, ClaimStore
+from ddit_batch.db.claim import Claim
+from ddit_batch.db.claims import ClaimStore
 from ddit_batch.db.leases import LeaseStore, WorkerIdentity
 from ddit_batch.db.plans import PlanStore
 from ddit_batch.db.scheduler_store import SchedulerStore, begin_term

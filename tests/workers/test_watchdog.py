@@ -9,7 +9,8 @@ import pytest
 import rows
 from sqlalchemy import Engine
 
-from ddit_batch.db.claims import Claim, ClaimStore
+from ddit_batch.db.claim import Claim
+from ddit_batch.db.claims import ClaimStore
 from ddit_batch.job import Phase
 from workers.watchdog import EXIT_CODE, Watchdog
 
