@@ -103,6 +103,8 @@ def test_letter_of_an_earlier_attempt_is_not_pending(
     driver = make_driver(policy=ShortestFirst())
     job = encoded(engine, steps=LONG)
     driver.round()
+    ClaimStore(engine).give_back(runs(engine, job, worker), reason="drained")
+    driver.round()
     claim = runs(engine, job, worker)
     old = Letter(attempt=claim.attempt - 1, instruction=Instruction.RELEASE, group=(), epoch=9)
     control.write_letter(job, old)
