@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
+IDLE_IN_TRANSACTION_S = 5.0
+"""How long Postgres lets a transaction stand idle. Ours are some statements in a row: one that stops
+in between is that of a frozen process, whose locks would stop the scheduler for as long."""
 TURNS_LOCK = 7_283_003
 """First half of the Postgres advisory locks of ``take_turns``."""
 
@@ -21,10 +24,15 @@ TURNS_LOCK = 7_283_003
 def make_engine(database_url: str, *, pool_size: int = 2, pool_timeout_s: float = 30) -> Engine:
     """A pool of at most *pool_size* connections, checked before use.
 
-    Who finds all of them in use waits *pool_timeout_s* for one.
+    Who finds all of them in use waits *pool_timeout_s* for one. A transaction that stands still for
+    ``IDLE_IN_TRANSACTION_S`` is ended by Postgres, and its connection with it.
     """
+    url = make_url(database_url)
+    idle = f"-c idle_in_transaction_session_timeout={1000 * IDLE_IN_TRANSACTION_S:.0f}"
+    options = " ".join([idle, *url.normalized_query.get("options", ())])  # the user's come last
     return create_engine(
-        database_url,
+        url,
+        connect_args={"options": options},
         pool_size=pool_size,
         max_overflow=0,
         pool_pre_ping=True,

@@ -8,6 +8,7 @@ import rows
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
+from ddit_batch.db import engine as database
 from ddit_batch.db.claims import ClaimStore
 from ddit_batch.db.engine import is_passing, make_engine, persist
 from ddit_batch.db.leases import LeaseStore
@@ -199,3 +200,29 @@ def test_patience_ends() -> None:
         persist(connect, give_up_s=0.3, what="test")
 
     assert time.monotonic() - begun < 5
+
+
+def test_process_that_is_frozen_in_a_transaction_blocks_nobody_for_long(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Postgres ends the transaction, and its process finds that out as it does any outage.
+
+    Else a worker that is stopped in the middle of renewing its lease would hold up the scheduler,
+    which wants to declare it lost.
+    """
+    worker = rows.registered(engine, Phase.DIT, lease_s=-1)
+    monkeypatch.setattr(database, "IDLE_IN_TRANSACTION_S", 0.5)
+    frozen = make_engine(engine.url.render_as_string(hide_password=False))
+    renew = text("UPDATE workers SET lease_expires_at = now() WHERE incarnation = :incarnation")
+
+    with frozen.connect() as connection:
+        connection.execute(renew, {"incarnation": worker})
+        begun_s = time.monotonic()
+        rows.lost(engine, worker)
+        waited_s = time.monotonic() - begun_s
+        with pytest.raises(DBAPIError) as caught:
+            connection.execute(text("SELECT 1"))
+
+    assert 0.3 < waited_s < 5.0
+    assert is_passing(caught.value)
+    frozen.dispose()
