@@ -133,7 +133,10 @@ FAULTS: tuple[Fault, ...] = (
         tests=(
             "e2e/test_zombie_worker.py::test_dit_zombie_changes_nothing_and_works_again",
             "e2e/test_zombie_worker.py::test_vae_zombie_changes_nothing",
-            "db/test_db_outages.py::test_process_that_is_frozen_in_a_transaction_blocks_nobody_for_long",
+            (
+                "db/test_db_outages.py::"
+                "test_process_that_is_frozen_in_a_transaction_blocks_nobody_for_long"
+            ),
             "db/test_fencing.py::test_checkpoint_of_a_zombie_is_refused",
         ),
     ),
