@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 IDLE_IN_TRANSACTION_S = 5.0
-"""How long Postgres lets a transaction stand idle. Ours are some statements in a row: one that stops
-in between is that of a frozen process, whose locks would stop the scheduler for as long."""
+"""How long Postgres lets a transaction stand idle. Ours are some statements in a row: one that
+stops in between is that of a frozen process, whose locks would stop the scheduler for as long."""
 TURNS_LOCK = 7_283_003
 """First half of the Postgres advisory locks of ``take_turns``."""
 
