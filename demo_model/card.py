@@ -40,9 +40,10 @@ real models take real prompts.
 | what happens | nothing, grows, shrinks, fades away, turns into a colour; in many words |
 
 "a large red circle fades away on a white background" is a good prompt. Anything else gives
-something, but not what it says. Objects do not move: motion is not in its training data. It was in
-an earlier round, with a trail behind the object: at step 2,400 of 14,000 its direction was at chance
-while colour was right in 88 of 100 and growing in 73, and it gave way to what changes in place.
+something, but not what it says. Objects do not move: motion is not in its training data. It was
+in an earlier round, with a trail behind the object: at step 2,400 of 14,000 its direction was at
+chance while colour was right in 88 of 100 and growing in 73, and it gave way to what changes in
+place.
 
 Trained at {shapes}; 12 steps, guidance 4.
 
