@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import signal
 import statistics
@@ -35,6 +34,7 @@ from ddit_batch.embedded.cluster import start_cluster, stop_cluster
 from ddit_batch.embedded.home import ClusterState, Home
 from ddit_batch.embedded.plan import ClusterPlan
 from ddit_batch.job import Phase
+from ddit_batch.simulator.report import percentile
 
 MODEL = "tiny-wan"
 WORKERS = {Phase.ENCODE: 3, Phase.DIT: 6, Phase.VAE: 3}
@@ -284,7 +284,7 @@ def table(result: Result) -> str:
             "a state change, call to commit: median, p99, worst",
             " / ".join(
                 f"{1000 * each:.0f} ms"
-                for each in (statistics.median(took_s), quantile(took_s, 0.99), took_s[-1])
+                for each in (statistics.median(took_s), percentile(took_s, 99), took_s[-1])
             ),
         ),
         (
@@ -302,11 +302,6 @@ def table(result: Result) -> str:
         ),
     ]
     return "\n".join(f"| {what} | {figure} |" for what, figure in rows)
-
-
-def quantile(ordered: list[float], share: float) -> float:
-    """The smallest of *ordered* that at least *share* of all are not above."""
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from ddit_batch.profile import find_profile, make_cost_model
 from ddit_batch.simulator import Cluster, Result, simulate
 from ddit_batch.simulator.bound import bound
 from ddit_batch.simulator.generator import generate
+from ddit_batch.simulator.report import percentile
 
 READINGS = ("ddit:order=hungry-first", "ddit:order=waiting-first")
 ELASTIC = "elastic"
@@ -113,19 +114,11 @@ def figures(result: Result, cpu_s: float) -> Figures:
     latencies = sorted(job.latency_s for job in counted)
     return Figures(
         mean=statistics.fmean(latencies),
-        p99=quantile(latencies, 0.99),
+        p99=percentile(latencies, 99),
         makespan=result.makespan_s,
         resizes=sum(job.resizes for job in jobs),
         cpu_s=cpu_s,
     )
-
-
-def quantile(ascending: Sequence[float], share: float) -> float:
-    """With linear interpolation."""
-    place = share * (len(ascending) - 1)
-    low = int(place)
-    high = min(low + 1, len(ascending) - 1)
-    return ascending[low] + (place - low) * (ascending[high] - ascending[low])
 
 
 def cells(pattern: str, seeds: Sequence[int], jobs: int, wanted: str, policy: str) -> bool:

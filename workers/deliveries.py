@@ -61,7 +61,7 @@ class Deliverer:
     def make(self, delivery: Delivery) -> bool:
         """Make the files of one job, and tidy up behind it. The job has succeeded in any case.
 
-        False: something refused, and the log says what.
+        False: something refused them, and the log says what.
         """
         try:
             deliver(
@@ -72,16 +72,24 @@ class Deliverer:
                 manifest_key=delivery.manifest_key,
             )
             self._deliveries.made(delivery)
-            if delivery.latents_key is not None:
-                self._store.delete(delivery.latents_key)
         except (DditError, SQLAlchemyError) as exc:
             logger.warning(
-                "succeeded, but its files were not delivered or tidied: %s",
+                "succeeded, but its files were not delivered: %s",
                 exc,
                 extra={"action": "delivery_failed", "job_id": delivery.job_id},
             )
             return False
+        self.tidy(delivery.job_id, delivery.latents_key)
         return True
+
+    def tidy(self, job_id: JobId, latents_key: str | None) -> None:
+        """Delete what a job that has succeeded, and is delivered if it is to be, needs no more."""
+        if latents_key is None:
+            return
+        try:
+            self._store.delete(latents_key)
+        except DditError as exc:
+            logger.warning("the latents of %s are left behind: %s", job_id, exc)
 
     def catch_up(self) -> None:
         """Make what is due and was not refused a moment ago."""

@@ -219,15 +219,15 @@ class Former:
     def _is_for_me(self, call: Call) -> bool:
         """Whether it is a call of this worker, for a model that it serves."""
         names = [member.name for member in call.members]
-        if names.count(self.me) == 1 and len(set(names)) == len(names):
-            try:
-                self._parallelism_of(call.model)
-            except KeyError:
-                logger.warning("called for %s, which is not served here", call.model)
-                return False
-            return True
-        logger.warning("called to a group of others: %.200s", ", ".join(names))
-        return False
+        if self.me not in names or len(set(names)) != len(names):
+            logger.warning("called to a group of others: %.200s", ", ".join(names))
+            return False
+        try:
+            self._parallelism_of(call.model)
+        except KeyError:
+            logger.warning("called for %s, which is not served here", call.model)
+            return False
+        return True
 
     def _hear(self, call: Call) -> None:
         """Begin a formation, unless this call was heard before; it replaces older plans."""

@@ -66,9 +66,10 @@ class GroupCache:
         group.close(abort=True)
 
     def clear(self) -> None:
-        """Close all."""
+        """Close all; others may be waiting for us in the one in use, and must not for long."""
         with self._lock:
             gone = [cached.group for cached in self._groups.values()]
             self._groups.clear()
+            in_use = self._in_use
         for group in gone:
-            group.close()
+            group.close(abort=group is in_use)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import torch
 
 from ddit_batch import artifact_keys
@@ -12,7 +10,6 @@ from ddit_batch.db.deliveries import Delivery
 from ddit_batch.db.engine import persist
 from ddit_batch.db.history import phase_spans, segment_spans
 from ddit_batch.dispatch import TASK_NAME
-from ddit_batch.errors import DditError
 from ddit_batch.job import Phase
 from ddit_batch.manifest import Manifest, sha256_hex
 from ddit_batch.model_config import ModelConfig
@@ -26,8 +23,6 @@ from workers.attempt import OUTAGE_S, perform
 from workers.cancels import stop_if_cancelled
 from workers.understanding import addressed
 from workers.vae_runtime import VaeRuntime, VaeTask
-
-logger = logging.getLogger(__name__)
 
 
 def load_part(
@@ -93,8 +88,5 @@ def _after_success(runtime: VaeRuntime, claim: Claim, video_key: str, manifest_k
                 latents_key=claim.latents_key,
             )
         )
-    elif claim.latents_key is not None:
-        try:
-            runtime.store.delete(claim.latents_key)
-        except DditError as exc:
-            logger.warning("the latents of %s are left behind: %s", claim.job_id, exc)
+    else:
+        runtime.deliverer.tidy(claim.job_id, claim.latents_key)

@@ -35,6 +35,8 @@ DRAIN_S = 20.0
 """What a worker has for it by default: ``DDIT_DRAIN_S``."""
 Leave = Callable[[Cluster, str, int], None]
 """Has a worker, by its name and its process, leave."""
+ASK_S = 1.0
+"""How long a caught worker is held up for a question that may have to wait for it."""
 
 
 def held(batch: Batch) -> int:
@@ -76,10 +78,17 @@ def drained(cluster: Cluster, worker: str, _pid: int) -> None:
     A worker that was caught must not be held up for longer than its lease; and if it was caught in
     a transaction, it is asked once that has ended.
     """
-    engine = make_engine(cluster.state.database_url)
-    asking = threading.Thread(target=drain, args=(engine, [worker]))
+
+    def ask() -> None:
+        engine = make_engine(cluster.state.database_url)
+        try:
+            drain(engine, [worker])
+        finally:
+            engine.dispose()
+
+    asking = threading.Thread(target=ask)
     asking.start()
-    asking.join(timeout=1.0)
+    asking.join(timeout=ASK_S)
 
 
 def terminated(_cluster: Cluster, _worker: str, pid: int) -> None:
@@ -128,8 +137,11 @@ def test_worker_that_leaves_gives_its_job_back_or_finishes_it(
     caught.thaw()
 
     assert_left_in_order(cluster, caught.name, caught.pid)
-    if leave is drained and caught.name.partition("@")[0].endswith("-0"):
-        assert_stays_away(cluster, caught.name)
+    if leave is drained:
+        asked = "SELECT drain_requested_at IS NOT NULL FROM workers WHERE name = %s AND pid = %s"
+        assert cluster.value(asked, caught.name, caught.pid)
+        if caught.name.partition("@")[0].endswith("-0"):
+            assert_stays_away(cluster, caught.name)
     batch.wait_done()
     assert_not_lost(batch, caught)
     if phase is Phase.DIT:
