@@ -14,6 +14,7 @@ bytes may be fine later). A writer that is killed can leave a temporary file, wh
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -31,6 +32,7 @@ from fsspec.implementations.local import LocalFileSystem
 from ddit_batch.artifact_keys import check_key, is_key
 from ddit_batch.errors import ArtifactError, ConfigError, StorageFailed
 
+_ABANDONED_S = 1.0
 _CURES = {
     errno.ENOSPC: "free some space, or set DDIT_ARTIFACTS_URL to a larger place",
     errno.EDQUOT: "raise the quota, or set DDIT_ARTIFACTS_URL to a larger place",
@@ -178,8 +180,10 @@ class ArtifactStore:
             written_at=written_at if written_at.tzinfo else written_at.replace(tzinfo=UTC),
         )
 
-    def deliver(self, key: str, folder_url: str, name: str) -> str:
+    def deliver(self, key: str, folder_url: str, name: str, *, anew: bool = False) -> str:
         """Make the file *name* in *folder_url* from what is under *key*.
+
+        *anew*: somebody may have died over it; what they left half made in the folder is removed.
 
         Returns its absolute path if it is local, else its URL.
 
@@ -203,9 +207,11 @@ class ArtifactStore:
             raise _missing(self._where(key))
         with _translated("write", _shown(place)):
             if local and isinstance(self._files, LocalFileSystem):
-                _replace(Path(target), lambda temporary: _link_or_copy(source, temporary))
+                _link_or_copy(Path(source), Path(target))
             else:
                 _write(files, target, self.get(key))
+            if local and anew:
+                _sweep(Path(target))
         return place
 
     def _path(self, key: str) -> str:
@@ -260,7 +266,7 @@ def _write(files: _FileSystem, path: str, data: bytes) -> None:
 def _replace(target: Path, fill: Callable[[Path], object]) -> None:
     """Give *target* the file that *fill* makes at a temporary path beside it, and sync both."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{uuid.uuid4().hex}~"
+    temporary = target.parent / f".{_mark(target)}{uuid.uuid4().hex[:16]}~"
     try:
         fill(temporary)
         _sync(temporary)
@@ -271,10 +277,42 @@ def _replace(target: Path, fill: Callable[[Path], object]) -> None:
     _sync(target.parent)
 
 
-def _link_or_copy(source: str, temporary: Path) -> None:
+def _mark(target: Path) -> str:
+    """What tells the temporary files for *target* from those for others: 16 hex digits."""
+    return hashlib.sha256(target.name.encode()).hexdigest()[:16]
+
+
+def _sweep(target: Path) -> None:
+    """Remove the temporary files for *target* at which nobody has written for a while.
+
+    By the clock of their file system, on which *target* has just been made. Should their writer
+    live, it finds its file gone and says so, and *target* is there.
+    """
+    made_s = target.stat().st_ctime
+    for left in target.parent.glob(f".{_mark(target)}*~"):
+        with suppress(FileNotFoundError):
+            if left.stat().st_ctime < made_s - _ABANDONED_S:
+                left.unlink()
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Make *target* one file with *source*, or a copy of it: a link needs no temporary name."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        if not target.samefile(source):
+            _replace(target, lambda temporary: _linked_or_copied(source, temporary))
+    except OSError:  # another device, or a file system without hard links
+        _replace(target, lambda temporary: shutil.copyfile(source, temporary))
+    else:
+        _sync(target.parent)
+
+
+def _linked_or_copied(source: Path, temporary: Path) -> None:
     try:
         os.link(source, temporary)
-    except OSError:  # another device, or a file system without hard links
+    except OSError:
         shutil.copyfile(source, temporary)
 
 

@@ -63,7 +63,7 @@ FAULTS: tuple[Fault, ...] = (
             "phases/test_group_faults.py::test_a_follower_killed_in_mid_step_costs_no_step",
             "phases/test_group_faults.py::test_survivors_of_a_group_of_four_regroup",
         ),
-        is_left="NCCL: not run, no GPU was available",
+        is_left="NCCL: marked `gpu` and not run, no two GPUs were available",
     ),
     Fault(
         what="kill during a resize: before, in and after the switch",
@@ -145,9 +145,12 @@ FAULTS: tuple[Fault, ...] = (
         gate="nobody is taken for lost: leases are on the clock of the database",
         tests=(
             "e2e/test_clock_skew.py::test_worker_with_a_wrong_clock_keeps_its_lease_and_its_jobs",
+            (
+                "e2e/test_clock_skew.py::"
+                "test_scheduler_with_a_wrong_clock_takes_the_dead_for_lost_and_nobody_else"
+            ),
             "db/test_leases.py::test_renewal_extends_the_lease_on_the_clock_of_the_database",
         ),
-        is_left="a scheduler's clock",
     ),
     Fault(
         what="a job that kills its workers (SIGSEGV, SIGABRT, SIGKILL)",
@@ -266,6 +269,7 @@ FAULTS: tuple[Fault, ...] = (
                 "e2e/test_groups_lose_members.py::"
                 "test_frozen_follower_costs_the_group_timeout_and_the_leader_goes_on"
             ),
+            "phases/test_group_faults.py::test_a_hung_follower_is_given_the_groups_time",
             (
                 "e2e/test_hung_worker.py::"
                 "test_worker_that_hangs_loses_its_job_and_gets_no_other_until_it_has_answered"
@@ -275,7 +279,7 @@ FAULTS: tuple[Fault, ...] = (
                 "test_job_that_hangs_every_worker_ends_and_they_end_themselves"
             ),
         ),
-        is_left="NCCL: not run, no GPU was available",
+        is_left="NCCL: marked `gpu` and not run, no two GPUs were available",
     ),
     Fault(
         what="an old worker with a new scheduler, and the reverse; a migration with jobs in flight",

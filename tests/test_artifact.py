@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -354,6 +355,40 @@ def test_a_local_delivery_takes_no_second_space_and_outlives_its_key(
     folder_store.delete("a")
 
     assert contents(tmp_path) == {"out/x.mp4": b"video"}
+
+
+def test_what_a_killed_deliverer_left_half_made_goes_when_another_delivers(tmp_path: Path) -> None:
+    """Where files are copied, they have a name of their own until they are whole."""
+    script = textwrap.dedent(
+        """
+        import os, shutil, signal, sys
+        from ddit_batch.artifact import ArtifactStore
+
+        def link(source, target):
+            raise OSError("no links here")
+
+        def copy_half(source, target):
+            target.write_bytes(b"vid")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        store = ArtifactStore(sys.argv[1])
+        store.put("a", b"video")
+        os.link, shutil.copyfile = link, copy_half
+        store.deliver("a", sys.argv[2], "x.mp4")
+        """
+    )
+    out = tmp_path / "out"
+    words = [sys.executable, "-c", script, str(tmp_path / "store"), str(out)]
+    died = subprocess.run(words, check=False, timeout=60)
+    assert died.returncode == -signal.SIGKILL
+    assert len(contents(out)) == 1
+    (out / ".other~").write_bytes(b"of somebody else")
+
+    time.sleep(1.2)  # so long a living writer may pause
+
+    ArtifactStore(str(tmp_path / "store")).deliver("a", str(out), "x.mp4", anew=True)
+
+    assert contents(out) == {"x.mp4": b"video", ".other~": b"of somebody else"}
 
 
 def test_a_new_artifact_under_an_old_key_does_not_change_the_delivered_file(

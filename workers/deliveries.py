@@ -58,8 +58,10 @@ class Deliverer:
         self._stopping.set()
         self._thread.join(timeout=LOOK_S)
 
-    def make(self, delivery: Delivery) -> bool:
+    def make(self, delivery: Delivery, *, anew: bool = False) -> bool:
         """Make the files of one job, and tidy up behind it. The job has succeeded in any case.
+
+        *anew*: because another worker may have died over it.
 
         False: something refused them, and the log says what.
         """
@@ -70,6 +72,7 @@ class Deliverer:
                 custom_id=delivery.custom_id,
                 artifact_key=delivery.artifact_key,
                 manifest_key=delivery.manifest_key,
+                anew=anew,
             )
             self._deliveries.made(delivery)
         except (DditError, SQLAlchemyError) as exc:
@@ -99,7 +102,7 @@ class Deliverer:
         for delivery in due:
             if self._stopping.is_set():
                 return
-            if delivery.job_id not in self._refused and not self.make(delivery):
+            if delivery.job_id not in self._refused and not self.make(delivery, anew=True):
                 self._refused[delivery.job_id] = self._clock() + AGAIN_S
 
     def _keep(self) -> None:

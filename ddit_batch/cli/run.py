@@ -153,6 +153,7 @@ def _deliver_missing(engine: Engine, batch_id: BatchId, store: ArtifactStore, ou
                 custom_id=job.custom_id,
                 artifact_key=job.artifact_key,
                 manifest_key=job.manifest_key,
+                anew=True,
             )
 
 

@@ -11,8 +11,8 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP
@@ -29,7 +29,7 @@ from ddit_batch.control import redis_url
 from ddit_batch.db.engine import make_engine
 from ddit_batch.embedded.home import ClusterState, Home, running_cluster
 from ddit_batch.embedded.plan import Addresses, ClusterPlan, planned_services
-from ddit_batch.embedded.process import Child
+from ddit_batch.embedded.process import Child, Service
 from ddit_batch.job import WORKING_STATE, JobState, Phase
 
 Row = tuple[Any, ...]
@@ -228,6 +228,30 @@ class Cluster:
         if spare is not None:
             spare.stop()
 
+    @contextmanager
+    def led_by_odd_scheduler(self, env: Mapping[str, str]) -> Iterator[None]:
+        """A scheduler with other variables leads; the cluster's own are frozen meanwhile."""
+        frozen = [self.state.services[f"scheduler-{i}"] for i in range(self.plan.schedulers)]
+        usual = self._planned("scheduler-0")
+        odd = Child(replace(usual, lock=None, env={**usual.env, **env}))
+        try:
+            for pid in frozen:
+                os.kill(pid, SIGSTOP)
+            # what a frozen leader holds, it holds for as long as its session lives
+            self.rows(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks "
+                "WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
+            )
+            odd.start()
+            assert odd.process is not None
+            leads = f"SELECT count(*) FROM leadership WHERE holder LIKE '%%:{odd.process.pid}'"
+            wait_until(lambda: self.value(leads) == 1, "the odd scheduler leads", within_s=30.0)
+            yield
+        finally:
+            odd.stop()
+            for pid in frozen:
+                os.kill(pid, SIGCONT)
+
     def close(self) -> None:
         """Let go of the spares and the database."""
         for child in self._spares.values():
@@ -239,17 +263,19 @@ class Cluster:
         """A worker of *phase*, as the supervisor would start it if its plan had so many."""
         name = f"{phase}-{number}"
         if name not in self._spares:
-            at = Addresses(
-                database_url=self.state.database_url,
-                broker_url=self.state.broker_url,
-                artifacts_url=self.state.artifacts_url,
-                flower_port=0,
-            )
-            many = number + 1
-            plan = replace(self.plan, dit_workers=many, encode_workers=many, vae_workers=many)
-            services = {s.name: s for s in planned_services(self.home, plan, at)}
-            self._spares[name] = Child(services[name])
+            self._spares[name] = Child(self._planned(name, workers=number + 1))
         return self._spares[name]
+
+    def _planned(self, name: str, *, workers: int = 1) -> Service:
+        """The service *name*, as it would be with so many *workers* of each phase."""
+        at = Addresses(
+            database_url=self.state.database_url,
+            broker_url=self.state.broker_url,
+            artifacts_url=self.state.artifacts_url,
+            flower_port=0,
+        )
+        plan = replace(self.plan, dit_workers=workers, encode_workers=workers, vae_workers=workers)
+        return next(s for s in planned_services(self.home, plan, at) if s.name == name)
 
     def _pids(self) -> dict[str, int]:
         """The process of each service and each spare that was started."""

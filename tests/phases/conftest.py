@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from group_stage import MakeStagedModel, Stage, StagedModel
+from group_stage import CPU, MakeStagedModel, Stage, StagedModel
 from tiny_model import MakeRequest, Model, load
 
 from ddit_batch.model_config import Dtype, Dtypes, ModelConfig, Parallelism, known_models
@@ -79,17 +79,21 @@ def make_request() -> MakeRequest:
 
 
 @pytest.fixture(scope="session")
-def _stage_of_the_session() -> Iterator[Stage]:
-    stage = Stage()
-    yield stage
-    stage.close()
+def _stages() -> Iterator[dict[tuple[str, ...], Stage]]:
+    """By their devices, those that a test has asked for."""
+    stages: dict[tuple[str, ...], Stage] = {}
+    yield stages
+    for stage in stages.values():
+        stage.close()
 
 
 @pytest.fixture
-def stage(_stage_of_the_session: Stage) -> Iterator[Stage]:
-    """Four worker processes without groups."""
-    yield _stage_of_the_session
-    _stage_of_the_session.close_groups()
+def stage(request: pytest.FixtureRequest, _stages: dict[tuple[str, ...], Stage]) -> Iterator[Stage]:
+    """Four worker processes without groups: on the CPU, unless the test names other devices."""
+    devices: tuple[str, ...] = getattr(request, "param", (CPU,))
+    stage = _stages.get(devices) or _stages.setdefault(devices, Stage(*devices))
+    yield stage
+    stage.close_groups()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from tiny_model import Model
 from torch import Tensor
@@ -30,6 +31,9 @@ from ddit_batch.phases.encode import encode
 from ddit_batch.request import Request
 
 PATIENCE_S = 60.0
+CPU = "cpu"
+ROUNDING = 0.01
+"""Of the norm: a wrong piece of the sequence or a step done twice is off by far more."""
 
 MakeStagedModel = Callable[..., "StagedModel"]
 """Has all players load the model of a solver, with some fields of Parallelism."""
@@ -115,13 +119,20 @@ def wait(*pending: Pending) -> list[Any]:
 class Stage:
     """Four players, w0 to w3, and who is busy with what."""
 
-    def __init__(self) -> None:
+    def __init__(self, *devices: str) -> None:
+        """Players on *devices* in turn."""
         _let_the_forkserver_find_this_folder()
+        self._devices = devices
         self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         self._epochs = itertools.count(1)
         self._loaded: tuple[ModelConfig, Path] | None = None
         self.players = [self._started(rank) for rank in range(4)]
         self.busy: set[int] = set()
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether its numbers are those of this process, to the bit."""
+        return self._devices == (CPU,)
 
     @property
     def parallelism(self) -> Parallelism:
@@ -169,8 +180,9 @@ class Stage:
         context.set_forkserver_preload(["group_worker"])
         (main, its_main), (side, its_side) = context.Pipe(), context.Pipe()
         name = f"w{rank}"
+        device = self._devices[rank % len(self._devices)]
         process = context.Process(
-            target=_play, args=(name, self._store.port, its_main, its_side), daemon=True
+            target=_play, args=(name, device, self._store.port, its_main, its_side), daemon=True
         )
         process.start()
         its_main.close()
@@ -280,6 +292,16 @@ class StagedModel:
     def alone(self, request: Request) -> Tensor:
         """The latents of an undisturbed run on one worker: here."""
         return self._model.latents(request)
+
+    def is_right(self, job: StagedJob, request: Request) -> bool:
+        """Whether *job* gave what an undisturbed run gives: on a CPU bit for bit.
+
+        A GPU sums in another order than the CPU of this process.
+        """
+        got, wanted = job.latents(), self.alone(request)
+        if self._stage.is_exact:
+            return torch.equal(got, wanted)
+        return bool((got - wanted).norm() < ROUNDING * wanted.norm())
 
 
 def _let_the_forkserver_find_this_folder() -> None:

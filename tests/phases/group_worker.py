@@ -33,8 +33,6 @@ from ddit_batch.phases.sequence_parallel.watch import PeerWatch
 from ddit_batch.phases.sequence_parallel.xfuser_import import import_wan
 from ddit_batch.request import Request
 
-CPU = torch.device("cpu")
-
 import_wan()  # before the fork, so that no process pays for it
 
 
@@ -56,8 +54,9 @@ class Worker:
     _state: DenoisingState
     _group: SPGroup
 
-    def __init__(self, name: str, port: int, side: Connection) -> None:
+    def __init__(self, name: str, device: str, port: int, side: Connection) -> None:
         self.name = name
+        self._device = torch.device(device)
         self._side = side
         self._store = dist.TCPStore("127.0.0.1", port, is_master=False)
         self._denoisers: dict[tuple[Path, Parallelism], WanDenoiser] = {}
@@ -82,7 +81,7 @@ class Worker:
             members=members,
             me=self.name,
             parallelism=parallelism,
-            device=CPU,
+            device=self._device,
             timeout_s=timeout_s,
             form_timeout_s=form_timeout_s,
         )
@@ -93,7 +92,7 @@ class Worker:
         """Denoise with the model in *folder* from now on."""
         key = folder, config.parallelism
         if key not in self._denoisers:
-            self._denoisers[key] = wan.load_denoiser(config, folder, CPU)
+            self._denoisers[key] = wan.load_denoiser(config, folder, self._device)
         self._denoiser = self._denoisers[key]
 
     def start(self, request: Request, embeddings: bytes, checkpoint: bytes | None) -> None:
@@ -207,9 +206,9 @@ class Worker:
         return in_tables, files, threads
 
 
-def play(name: str, port: int, main: Connection, side: Connection) -> None:
+def play(name: str, device: str, port: int, main: Connection, side: Connection) -> None:
     """The life of a worker process."""
-    worker = Worker(name, port, side)
+    worker = Worker(name, device, port, side)
     threading.Thread(target=_serve, args=(worker, side), daemon=True).start()
     _serve(worker, main)
 
