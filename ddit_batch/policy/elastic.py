@@ -9,16 +9,20 @@ The rule, at every decision, for all jobs that could be denoised now, running or
    latency over what is slow of late. All jobs of a batch are equally late, so inside a batch it is
    shortest remaining first, which is best for the mean and costs the end nothing.
 2. *Width.* In that order each job takes the dop k that minimises ``w R(k) + p k R(k)``: its own
-   remaining seconds, weighted by lateness, and its remaining GPU-seconds at price p. The price is
-   what a GPU-second costs the jobs behind it: proportional to their weight over the number of
-   workers, and to (1 - load)^-g, because work that is done inefficiently now delays those that are
-   still to come. So a busy cluster runs at dop 1, where nothing is lost to communication, and an
-   idle one at the fastest dop, and running jobs shrink and widen as the price moves.
+   remaining seconds at weight w, and its remaining GPU-seconds at price p. The weight rises with
+   its lateness and with its size: a large job is the one that will be late, and splits best. The
+   price is what a GPU-second costs the jobs behind it: proportional to their number over the number
+   of workers, and to (1 - load)^-g, because work that is done inefficiently now delays those that
+   are still to come. A late job behind counts hardly more than another (what helps it is to be wide
+   itself), but one of the same batch counts in full. So a busy cluster runs at dop 1, where nothing
+   is lost to communication, and an idle one at the fastest dop, and running jobs shrink and widen
+   as the price moves. Where no node has workers that are in nobody's way, a job takes its own where
+   the last in order has to make room.
 3. *Rest.* What is left when all have been served goes back to running jobs that had it, then to
    the largest relative gain a worker, beyond the optimal dop B up to the fastest; where a node has
    workers that nobody there can use, a job from a crowded node is handed over.
 4. A resize is not free: the present dop counts as a little better than it is, workers that join
-   are charged with the wait for the boundary, and a gain of less than a few steps is none.
+   are charged with the wait for the boundary, and a gain of less than a step is none.
 5. When DiT ends, all workers but the leader are free at once, and the leader decodes alone.
 
 *The aging bound.* A job that has been here for ``patience`` times its own work (its seconds at dop

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import accumulate
 from operator import attrgetter
@@ -15,7 +16,23 @@ from operator import attrgetter
 from ddit_batch.policy.elastic_rank import Ranked, Tuning, scarcity
 from ddit_batch.policy.roster import Room, Rooms
 
-_width_weight = attrgetter("width_weight")
+_weight_behind = attrgetter("weight_behind")
+
+
+def _behind(ranked: Sequence[Ranked]) -> list[float]:
+    """The weight of all jobs behind each, the last job first.
+
+    Those of its own batch count in full: they are as late, and its user waits for them too.
+    """
+    backwards = ranked[::-1]
+    behind = list(accumulate(map(_weight_behind, backwards), initial=0.0))[:-1]
+    if len({entry.job.batch_id for entry in ranked}) < len(ranked):
+        more: dict[str, float] = defaultdict(float)
+        for number, entry in enumerate(backwards):
+            batch_id = entry.job.batch_id
+            behind[number] += more[batch_id]
+            more[batch_id] += entry.width_weight - entry.weight_behind
+    return behind
 
 
 class Shares:
@@ -32,10 +49,12 @@ class Shares:
         self._workers = len(rooms.of)
         self._loose = list(rooms.sizes)
         """Of ``_left``, what no running job that is still to be served has now."""
+        self._last = [-1] * len(rooms.sizes)
+        """By room: the last in order of the jobs that run there; -1 for none."""
         self._heaps: dict[str, list[tuple[int, int, Room]]] = {}
-        """For each model that was asked for: rooms by loose and by all workers left, most first.
+        """For each model that was asked for: its rooms by ``_place``, the best first.
 
-        Less may be left of a room than its place says, but not more.
+        A room may be worse than its place says, but not better.
         """
 
     def give(self, ranked: Sequence[Ranked]) -> None:
@@ -51,8 +70,8 @@ class Shares:
 
         What comes behind a worker that is gone, drains or serves other models does not count.
         """
-        room_of, loose = self.rooms.of.get, self._loose
-        for entry in ranked:
+        room_of, loose, last = self.rooms.of.get, self._loose, self._last
+        for number, entry in enumerate(ranked):
             current, group = entry.current, entry.group
             if not current:
                 continue
@@ -66,6 +85,7 @@ class Shares:
                 current = next(n for n, name in enumerate(group) if room_of(name) != room)
                 entry.current, changes = current, True
             loose[room] -= current
+            last[room] = number
             if changes and not set(had) <= {*group[:current]}:
                 # It loses some first: a group does not change by halves (policy/base.py).
                 entry.most = list(map(room_of, had)).count(room)
@@ -83,9 +103,8 @@ class Shares:
         shrunk: list[Ranked] = []
         if not left:
             return shrunk
-        behind = list(accumulate(map(_width_weight, reversed(ranked)), initial=0.0))[:-1]
-        """The weight of all jobs behind each, the last job first."""
-        prices = [self._price * weight / self._workers for weight in behind]
+        prices = [self._price * weight / self._workers for weight in _behind(ranked)]
+        """The last job first."""
         in_time = (number for number, entry in enumerate(ranked) if not entry.is_overdue)
         overdue = next(in_time, len(ranked))
         for number, (entry, price) in enumerate(zip(ranked, reversed(prices), strict=True)):
@@ -141,27 +160,35 @@ class Shares:
         if loose < 0:
             for model, heap in self._heaps.items():
                 if model in self._serves[room]:
-                    heapq.heappush(heap, (-self._loose[room], -self._left[room], room))
+                    heapq.heappush(heap, self._place(room))
+
+    def _place(self, room: Room) -> tuple[int, int, Room]:
+        """Where a room comes among those that a job could go to; the smallest is the best.
+
+        First where most workers are in nobody's way; where none is, others come away worst where
+        the last in order is hurt.
+        """
+        loose = self._loose[room]
+        if loose > 0:
+            return (-loose, -self._left[room], room)
+        return (0, -self._last[room], room)
 
     def _roomiest(self, model: str) -> Room | None:
-        """The room for *model* in which the fewest others are in the way; None: all are full."""
+        """The best room for *model*; None: all are full."""
         heap = self._heaps.get(model)
         if heap is None:
-            heap = [
-                (-self._loose[number], -left, Room(number))
-                for number, left in enumerate(self._left)
-                if model in self._serves[number]
-            ]
+            serving = (r for r, models in enumerate(self._serves) if model in models)
+            heap = [self._place(Room(room)) for room in serving]
             heapq.heapify(heap)
             self._heaps[model] = heap
         while heap:
-            loose, left, room = heap[0]
+            room = heap[0][2]
             if not self._left[room]:
                 heapq.heappop(heap)
-            elif (-loose, -left) == (self._loose[room], self._left[room]):
+            elif heap[0] == (place := self._place(room)):
                 return room
             else:
-                heapq.heapreplace(heap, (-self._loose[room], -self._left[room], room))
+                heapq.heapreplace(heap, place)
         return None
 
     # what is left when all have been served

@@ -20,6 +20,8 @@ MAX_LOAD = 0.97
 """A load above this counts as this: the price of a worker has a pole at 1."""
 MAX_LATENESS = 50.0
 """Likewise: a number that is raised to a power must end somewhere."""
+SMALLEST = 0.01
+"""Likewise: a job is never so small that its own seconds count for nothing."""
 DEADLINE_MARGIN = 1.1
 """A batch with a deadline plans to need so much more than its work."""
 _OVERDUE, _IN_TIME = 0, 1
@@ -29,34 +31,42 @@ _OVERDUE, _IN_TIME = 0, 1
 class Tuning:
     """The constants of ``elastic``: what they mean, and where the values come from.
 
-    Found by random search over simulated Poisson arrivals at loads 0.5 to 0.95 on three published
-    profiles (DDiT on 8 GPUs, HunyuanVideo on 8 and 32, CogVideoX1.5 on 32), on seeds that no figure
-    of ours is reported for; ``docs/elastic.md`` tells what was tried.
+    Found by a search (CMA-ES) over simulated Poisson arrivals at loads 0.5 to 0.95 on three
+    published profiles (DDiT on 8 GPUs, HunyuanVideo on 8 and 32, CogVideoX1.5 on 32), seeds 101 to
+    108, which no figure of ours is reported for; ``docs/elastic.md`` tells what was tried.
     """
 
-    price: float = 0.86
+    price: float = 1.28
     """Seconds that a GPU-second costs those who wait, for each job behind and worker, at load 0."""
-    price_power: float = 1.85
+    price_power: float = 1.69
     """How it rises with the load: by ``(1 - load) ** -price_power``."""
-    late_order: float = 2.82
+    behind_weight: float = 0.178
+    """The weight of a job behind is 1, and so much of what its own seconds count beyond that: what
+    helps a late job is to be wide itself, not that those before it are narrow."""
+    late_order: float = 2.17
     """How much a late job comes forward ..."""
-    late_order_power: float = 3.2
+    late_order_power: float = 3.63
     """... by this power of its lateness ..."""
-    late_order_load: float = 1.7
-    """... and by this power of 0.2 / (1 - usual load)."""
-    late_width: float = 7.9
+    late_order_load: float = 1.49
+    """... and by this power of 0.2 / (1 - usual load) ..."""
+    late_order_now: float = 0.405
+    """... and by this one of 0.2 / (1 - load)."""
+    late_width: float = 24.0
     """How much more a late job's own seconds count when its dop is chosen ..."""
-    late_width_power: float = 3.9
+    late_width_power: float = 4.38
     """... by this power of its lateness."""
-    size_power: float = 0.63
+    large_width: float = 0.387
+    """A large job's own seconds count more: by this power of its work over what is slow of late.
+    It is the one that will be late, and splits best."""
+    size_power: float = 0.604
     """Shortest remaining first by this power of the work left; 1 is the plain rule."""
-    keep: float = 1.09
+    keep: float = 1.11
     """A running job's present dop counts as so much better than it is: resizing has a price."""
-    idle_step: float = 2.35
+    idle_step: float = 2.54
     """Steps for which workers that join stand idle, waiting for the boundary, on average."""
-    gain_power: float = 1.36
+    gain_power: float = 1.18
     """Idle workers go to the largest gain over this power of the time left."""
-    min_gain_steps: float = 2.15
+    min_gain_steps: float = 1.02
     """They go to nobody who would gain less than so many of its present steps."""
     hand_over_s: float = 1.0
     """What giving a job back and starting it again costs: a checkpoint, a message, a read. Running
@@ -86,6 +96,7 @@ class Ranked:
         "size",
         "soonest_s",
         "turn",
+        "weight_behind",
         "width_weight",
     )
 
@@ -103,6 +114,8 @@ class Ranked:
         """How many of them count."""
         self.width_weight: float
         """What a second of its own counts, beside one of the jobs behind it."""
+        self.weight_behind: float
+        """What a second of it counts when a job before it takes a worker."""
         self.is_overdue = False
         """Whether the aging rule puts it first."""
         self.turn = 0.0
@@ -182,26 +195,32 @@ _soonest_s = attrgetter("soonest_s")
 
 def _weigh(batches: Mapping[str, Sequence[Ranked]], snapshot: Snapshot, tuning: Tuning) -> None:
     """Set the weights of all jobs, and with them their sizes."""
-    lateness = _lateness(batches.values(), snapshot.recent.slow_s)
-    scarce = scarcity(snapshot.recent.usual_load)
-    scale = tuning.late_order * (0.2 * scarce) ** tuning.late_order_load
+    slow_s, lateness = _lateness(batches.values(), snapshot.recent.slow_s)
+    scale = tuning.late_order
+    scale *= (0.2 * scarcity(snapshot.recent.usual_load)) ** tuning.late_order_load
+    scale *= (0.2 * scarcity(snapshot.recent.load)) ** tuning.late_order_now
     size_power, hand_over_s = tuning.size_power, tuning.hand_over_s
+    large_width, behind_weight = tuning.large_width, tuning.behind_weight
     for entries, late in zip(batches.values(), lateness, strict=True):
-        width_weight = 1.0 + tuning.late_width * late**tuning.late_width_power
+        late_weight = 1.0 + tuning.late_width * late**tuning.late_width_power
         shorter = 1.0 + scale * late**tuning.late_order_power
         for entry in entries:
-            entry.width_weight = width_weight
             work_s = entry.left.work_s
+            large = min(max(work_s / slow_s, SMALLEST), 1.0) if slow_s > 0.0 else 1.0
+            entry.width_weight = late_weight * large**large_width
+            entry.weight_behind = 1.0 + behind_weight * (entry.width_weight - 1.0)
             if entry.current:
                 work_s -= hand_over_s
             entry.size = work_s**size_power / shorter if work_s > 0.0 else 0.0
 
 
-def _lateness(batches: Collection[Sequence[Ranked]], slow_s: float | None) -> list[float]:
-    """For each batch: the latency that it is heading for, over what is slow of late.
+def _lateness(
+    batches: Collection[Sequence[Ranked]], slow_s: float | None
+) -> tuple[float, list[float]]:
+    """What is slow of late, and for each batch the latency that it is heading for, over that.
 
     One number for all its jobs, because its user wants the whole of it: among themselves they go by
-    their size alone.
+    their size alone. Where nothing is known to be slow, twice what all are heading for is.
     """
     # fsum, because a sum of floats that depends on their order would let decisions do so.
     ends_s = [math.fsum(map(_soonest_s, entries)) / len(entries) for entries in batches]
@@ -210,8 +229,8 @@ def _lateness(batches: Collection[Sequence[Ranked]], slow_s: float | None) -> li
         each_s = (end_s for end_s, size in zip(ends_s, sizes, strict=True) for _ in range(size))
         slow_s = 2.0 * math.fsum(each_s) / max(sum(sizes), 1)
     if slow_s <= 0:
-        return [1.0] * len(ends_s)
-    return [min(max(end_s / slow_s, 0.0), MAX_LATENESS) for end_s in ends_s]
+        return slow_s, [1.0] * len(ends_s)
+    return slow_s, [min(max(end_s / slow_s, 0.0), MAX_LATENESS) for end_s in ends_s]
 
 
 def _take_turns(batches: Mapping[str, Sequence[Ranked]], snapshot: Snapshot) -> None:

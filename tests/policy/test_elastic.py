@@ -10,6 +10,7 @@ from worlds import a_sent_job, a_world
 
 from ddit_batch.job import JobState, WorkerName
 from ddit_batch.policy.elastic import Elastic
+from ddit_batch.policy.elastic_rank import Ranked
 from ddit_batch.snapshot import BatchView, JobView, Recent, WorkerView
 
 CALM, BUSY = Recent(load=0.0), Recent(load=0.95)
@@ -31,6 +32,11 @@ def plan(
 def dops(*things: JobView | WorkerView, **world: object) -> dict[int, int]:
     """How many each job should have."""
     return {job: len(group) for job, group in plan(*things, **world).items()}
+
+
+def ranked(*things: JobView | WorkerView, **world: object) -> list[Ranked]:
+    """The jobs in order, with what each weighs."""
+    return ELASTIC.prepared(replace(a_world(*things), **world))[1]
 
 
 def node(name: str, first: int, count: int, models: Sequence[str] = BOTH) -> list[WorkerView]:
@@ -72,15 +78,15 @@ def test_running_group_widens_when_workers_idle() -> None:
     assert plan(*crew(8), running(1, P360, crew(8)[3], step=3)) == {1: [3, 0, 1, 2, 4, 5, 6, 7]}
 
 
-def test_running_group_does_not_widen_for_a_gain_of_less_than_a_few_steps() -> None:
-    """Two steps would take 1 s less with eight workers, and 2.7 present steps are 1.7 s.
+def test_running_group_does_not_widen_for_a_gain_of_less_than_a_step() -> None:
+    """A step would take 0.5 s less with eight workers, and a present step takes 0.6 s.
 
     Another job behind it makes workers dear enough that it is not widened in its turn.
     """
     workers = crew(8)
     other = running(2, P144, workers[0])
 
-    nearly_done = running(1, P360, workers[3], step=28)
+    nearly_done = running(1, P360, workers[3], step=29)
     half_done = running(1, P360, workers[3], step=15)
 
     assert dops(*workers, nearly_done, other, recent=BUSY) == {1: 1, 2: 1}
@@ -111,6 +117,54 @@ def test_nobody_is_widened_to_a_slower_dop() -> None:
         cost = a_cost(8.0, 5.0, 3.0, at_8_s, optimal=2)
         policy = Elastic(costs=FakeCosts(table={(SORA, P360): cost}))  # type: ignore[arg-type]
         assert plan(*workers, wide, policy=policy) == {1: [0, 1, 2, 3]}
+
+
+def test_newcomer_takes_its_workers_from_the_last_in_order() -> None:
+    """Of two nodes that are full, the one whose job has more left makes room, whichever it is."""
+    left, right = node("left", 0, 8), node("right", 8, 8)
+    for soon, late in ((left, right), (right, left)):
+        nearly_done, begun = running(1, P360, *soon, step=20), running(2, P360, *late, step=3)
+
+        given = dops(*left, *right, nearly_done, begun, waiting(3, P144), recent=BUSY)
+
+        assert given[1] == 8
+        assert given[2] < 8
+        assert given[3] == 1
+
+
+def test_seconds_of_a_large_job_count_more() -> None:
+    """It is the one that will be late."""
+    weights = [
+        entry.width_weight
+        for shape in (P144, P240, P360)
+        for entry in ranked(waiting(1, shape), recent=Recent(slow_s=1e3))
+    ]
+
+    assert weights == sorted(set(weights))
+
+
+def test_what_a_job_costs_those_behind_counts_more_inside_its_batch() -> None:
+    """They are as late as it is, and their user waits for all: nobody there goes wide for speed."""
+    slow = Recent(load=0.5, slow_s=10.0)
+
+    def width(*, together: bool) -> int:
+        batches = {number: "a" if together else f"b{number}" for number in range(1, 9)}
+        jobs = [
+            waiting(number, P360, arrived_s=-12.0, batch_id=batch_id)
+            for number, batch_id in batches.items()
+        ]
+        return dops(*crew(8), *jobs, recent=slow)[1]
+
+    assert width(together=True) < width(together=False)
+
+
+def test_late_job_counts_less_for_those_before_it_than_for_itself() -> None:
+    """What helps it is a wide group of its own; it is worth more than one in time all the same."""
+    slow = Recent(load=0.9, slow_s=30.0)
+    (late,) = ranked(waiting(1, P360, arrived_s=-55.0), recent=slow)
+    (in_time,) = ranked(waiting(1, P360), recent=slow)
+
+    assert in_time.width_weight < late.weight_behind < late.width_weight
 
 
 # who first

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
-from clusters import OTHER, crew, decoding, denoised, running, waiting
+from clusters import OTHER, SORA, crew, decoding, denoised, running, waiting
 from fake_costs import COSTS, P144, P360
 from hypothesis import given, settings
 from random_clusters import Scene, scenes
@@ -35,7 +36,14 @@ def test_job_that_is_alone_learns_what_each_dop_costs() -> None:
 
     assert "number 1 of 1" in text
     assert "0 jobs behind it, each of its GPU-seconds counts 0," in text
-    assert "dop 1 costs 29.6, 2 costs 16.6, 4 costs 9.41, 8 costs 6.67; dop 8 is chosen" in text
+    (weight,) = re.findall(r"each second of its own ([\d.]+)\.", text)
+    costs = dict(re.findall(r"(\d) costs ([\d.]+\d)", text))
+    cost = COSTS.cost(SORA, P360)
+    assert {int(dop): float(said) for dop, said in costs.items()} == {
+        dop: pytest.approx(float(weight) * (30 * cost.at(dop) + cost.decode_s), rel=0.01)
+        for dop in (1, 2, 4, 8)
+    }
+    assert "; dop 8 is chosen" in text
 
 
 def test_running_job_learns_from_which_load_its_price_is() -> None:
