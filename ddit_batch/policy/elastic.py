@@ -22,7 +22,7 @@ The rule, at every decision, for all jobs that could be denoised now, running or
    the largest relative gain a worker, beyond the optimal dop B up to the fastest; where a node has
    workers that nobody there can use, a job from a crowded node is handed over.
 4. A resize is not free: the present dop counts as a little better than it is, workers that join
-   are charged with the wait for the boundary, and a gain of less than a step is none.
+   are charged with the wait for the boundary, and a gain of less than a few steps is none.
 5. When DiT ends, all workers but the leader are free at once, and the leader decodes alone.
 
 *The aging bound.* A job that has been here for ``patience`` times its own work (its seconds at dop

@@ -17,6 +17,7 @@ from ddit_batch.policy.elastic_rank import Ranked, Tuning, scarcity
 from ddit_batch.policy.roster import Room, Rooms
 
 _weight_behind = attrgetter("weight_behind")
+_batch_id = attrgetter("job.batch_id")
 
 
 def _behind(ranked: Sequence[Ranked]) -> list[float]:
@@ -26,7 +27,7 @@ def _behind(ranked: Sequence[Ranked]) -> list[float]:
     """
     backwards = ranked[::-1]
     behind = list(accumulate(map(_weight_behind, backwards), initial=0.0))[:-1]
-    if len({entry.job.batch_id for entry in ranked}) < len(ranked):
+    if len(set(map(_batch_id, ranked))) < len(ranked):
         more: dict[str, float] = defaultdict(float)
         for number, entry in enumerate(backwards):
             batch_id = entry.job.batch_id

@@ -33,40 +33,40 @@ class Tuning:
 
     Found by a search (CMA-ES) over simulated Poisson arrivals at loads 0.5 to 0.95 on three
     published profiles (DDiT on 8 GPUs, HunyuanVideo on 8 and 32, CogVideoX1.5 on 32), seeds 101 to
-    108, which no figure of ours is reported for; ``docs/elastic.md`` tells what was tried.
+    112, which no figure of ours is reported for; ``docs/elastic.md`` tells what was tried.
     """
 
-    price: float = 1.28
+    price: float = 1.19
     """Seconds that a GPU-second costs those who wait, for each job behind and worker, at load 0."""
-    price_power: float = 1.69
+    price_power: float = 1.73
     """How it rises with the load: by ``(1 - load) ** -price_power``."""
-    behind_weight: float = 0.178
+    behind_weight: float = 0.15
     """The weight of a job behind is 1, and so much of what its own seconds count beyond that: what
     helps a late job is to be wide itself, not that those before it are narrow."""
-    late_order: float = 2.17
+    late_order: float = 1.82
     """How much a late job comes forward ..."""
-    late_order_power: float = 3.63
+    late_order_power: float = 3.32
     """... by this power of its lateness ..."""
-    late_order_load: float = 1.49
+    late_order_load: float = 1.75
     """... and by this power of 0.2 / (1 - usual load) ..."""
-    late_order_now: float = 0.405
+    late_order_now: float = 0.493
     """... and by this one of 0.2 / (1 - load)."""
-    late_width: float = 24.0
+    late_width: float = 16.4
     """How much more a late job's own seconds count when its dop is chosen ..."""
-    late_width_power: float = 4.38
+    late_width_power: float = 4.43
     """... by this power of its lateness."""
-    large_width: float = 0.387
+    large_width: float = 0.412
     """A large job's own seconds count more: by this power of its work over what is slow of late.
     It is the one that will be late, and splits best."""
-    size_power: float = 0.604
+    size_power: float = 0.606
     """Shortest remaining first by this power of the work left; 1 is the plain rule."""
-    keep: float = 1.11
+    keep: float = 1.12
     """A running job's present dop counts as so much better than it is: resizing has a price."""
-    idle_step: float = 2.54
+    idle_step: float = 2.81
     """Steps for which workers that join stand idle, waiting for the boundary, on average."""
-    gain_power: float = 1.18
+    gain_power: float = 1.1
     """Idle workers go to the largest gain over this power of the time left."""
-    min_gain_steps: float = 1.02
+    min_gain_steps: float = 2.6
     """They go to nobody who would gain less than so many of its present steps."""
     hand_over_s: float = 1.0
     """What giving a job back and starting it again costs: a checkpoint, a message, a read. Running

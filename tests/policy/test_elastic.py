@@ -78,15 +78,15 @@ def test_running_group_widens_when_workers_idle() -> None:
     assert plan(*crew(8), running(1, P360, crew(8)[3], step=3)) == {1: [3, 0, 1, 2, 4, 5, 6, 7]}
 
 
-def test_running_group_does_not_widen_for_a_gain_of_less_than_a_step() -> None:
-    """A step would take 0.5 s less with eight workers, and a present step takes 0.6 s.
+def test_running_group_does_not_widen_for_a_gain_of_less_than_a_few_steps() -> None:
+    """Two steps would take 1 s less with eight workers, and 2.6 present steps are 1.6 s.
 
     Another job behind it makes workers dear enough that it is not widened in its turn.
     """
     workers = crew(8)
     other = running(2, P144, workers[0])
 
-    nearly_done = running(1, P360, workers[3], step=29)
+    nearly_done = running(1, P360, workers[3], step=28)
     half_done = running(1, P360, workers[3], step=15)
 
     assert dops(*workers, nearly_done, other, recent=BUSY) == {1: 1, 2: 1}
