@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pytest
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
+from celery.signals import setup_logging
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
@@ -58,9 +59,15 @@ def served(broker_url: str) -> Iterator[Served]:
     with Redis.from_url(redis_url(url)) as redis, make_celery(url) as app:
         redis.flushdb()
         _register(app, done)
+        setup_logging.connect(_leave_logging_alone)
         with start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=20.0):
             yield Served(redis=redis, dispatcher=Dispatcher(app), done=done)
+        setup_logging.disconnect(_leave_logging_alone)
         redis.flushdb()
+
+
+def _leave_logging_alone(**_: object) -> None:
+    """Without a receiver, Celery silences the whole process below ``error``, for good."""
 
 
 def _register(app: Celery, done: queue.Queue[object]) -> None:
