@@ -27,10 +27,10 @@ def _behind(ranked: Sequence[Ranked]) -> list[float]:
     """
     backwards = ranked[::-1]
     behind = list(accumulate(map(_weight_behind, backwards), initial=0.0))[:-1]
-    if len(set(map(_batch_id, ranked))) < len(ranked):
+    batch_ids = list(map(_batch_id, backwards))
+    if len(set(batch_ids)) < len(batch_ids):
         more: dict[str, float] = defaultdict(float)
-        for number, entry in enumerate(backwards):
-            batch_id = entry.job.batch_id
+        for number, (entry, batch_id) in enumerate(zip(backwards, batch_ids, strict=True)):
             behind[number] += more[batch_id]
             more[batch_id] += entry.width_weight - entry.weight_behind
     return behind

@@ -200,18 +200,26 @@ def _weigh(batches: Mapping[str, Sequence[Ranked]], snapshot: Snapshot, tuning: 
     scale *= (0.2 * scarcity(snapshot.recent.usual_load)) ** tuning.late_order_load
     scale *= (0.2 * scarcity(snapshot.recent.load)) ** tuning.late_order_now
     size_power, hand_over_s = tuning.size_power, tuning.hand_over_s
-    large_width, behind_weight = tuning.large_width, tuning.behind_weight
+    behind_weight = tuning.behind_weight
+    known: dict[int, tuple[float, float]] = {}
+    """Of what is left, by its identity, as most jobs share a few: its size, and how large it is."""
     for entries, late in zip(batches.values(), lateness, strict=True):
         late_weight = 1.0 + tuning.late_width * late**tuning.late_width_power
         shorter = 1.0 + scale * late**tuning.late_order_power
         for entry in entries:
-            work_s = entry.left.work_s
-            large = min(max(work_s / slow_s, SMALLEST), 1.0) if slow_s > 0.0 else 1.0
-            entry.width_weight = late_weight * large**large_width
-            entry.weight_behind = 1.0 + behind_weight * (entry.width_weight - 1.0)
+            left = entry.left
+            size_and_large = known.get(id(left))
+            if size_and_large is None:
+                work_s = left.work_s
+                large = min(max(work_s / slow_s, SMALLEST), 1.0) if slow_s > 0.0 else 1.0
+                size_and_large = work_s**size_power, large**tuning.large_width
+                known[id(left)] = size_and_large
+            size, large = size_and_large
             if entry.current:
-                work_s -= hand_over_s
-            entry.size = work_s**size_power / shorter if work_s > 0.0 else 0.0
+                size = max(left.work_s - hand_over_s, 0.0) ** size_power
+            entry.size = size / shorter
+            width_weight = entry.width_weight = late_weight * large
+            entry.weight_behind = 1.0 + behind_weight * (width_weight - 1.0)
 
 
 def _lateness(
