@@ -33,6 +33,7 @@ from ddit_batch.artifact_keys import check_key, is_key
 from ddit_batch.errors import ArtifactError, ConfigError, StorageFailed
 
 _ABANDONED_S = 1.0
+"""Who writes a file changes it more often; should one pause for longer, no harm is done."""
 _CURES = {
     errno.ENOSPC: "free some space, or set DDIT_ARTIFACTS_URL to a larger place",
     errno.EDQUOT: "raise the quota, or set DDIT_ARTIFACTS_URL to a larger place",
@@ -300,13 +301,10 @@ def _link_or_copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
-    except FileExistsError:
-        if not target.samefile(source):
+    except OSError:  # the name is taken, another device, or a file system without hard links
+        if not (target.exists() and target.samefile(source)):
             _replace(target, lambda temporary: _linked_or_copied(source, temporary))
-    except OSError:  # another device, or a file system without hard links
-        _replace(target, lambda temporary: shutil.copyfile(source, temporary))
-    else:
-        _sync(target.parent)
+    _sync(target.parent)
 
 
 def _linked_or_copied(source: Path, temporary: Path) -> None:

@@ -357,6 +357,20 @@ def test_a_local_delivery_takes_no_second_space_and_outlives_its_key(
     assert contents(tmp_path) == {"out/x.mp4": b"video"}
 
 
+def test_a_name_that_is_a_link_to_nowhere_is_replaced(
+    folder_store: ArtifactStore, tmp_path: Path
+) -> None:
+    """What the user's folder holds under the name is an older file, whatever it is."""
+    folder_store.put("a", b"video")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "x.mp4").symlink_to(tmp_path / "gone")
+
+    place = folder_store.deliver("a", str(tmp_path / "out"), "x.mp4")
+
+    assert Path(place).read_bytes() == b"video"
+    assert not Path(place).is_symlink()
+
+
 def test_what_a_killed_deliverer_left_half_made_goes_when_another_delivers(tmp_path: Path) -> None:
     """Where files are copied, they have a name of their own until they are whole."""
     script = textwrap.dedent(
