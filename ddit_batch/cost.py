@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 
 
 class Basis(StrEnum):
@@ -58,6 +59,9 @@ class Left:
     """At dop 1: GPU-seconds."""
     fastest_s: float
     """At the dop of the shortest step."""
+    saving_cost: float
+    """GPU-seconds that a second saved by more than one worker costs, at the dop where it costs
+    least; infinite if no dop saves any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +114,13 @@ class Cost:
                 self._left.clear()
             at = {dop: steps * step_s + self.decode_s for dop, step_s in self._step_s.items()}
             by_dop = tuple(zip(self.dops, at.values(), self.step_s, strict=True))
-            found = Left(by_dop=by_dop, at=at, work_s=at[1], fastest_s=at[self.fastest_dop])
+            found = Left(
+                by_dop=by_dop,
+                at=at,
+                work_s=at[1],
+                fastest_s=at[self.fastest_dop],
+                saving_cost=_saving_cost(at),
+            )
             self._left[steps] = found
         return found
 
@@ -132,6 +142,13 @@ class Cost:
     def dit_s(self, dop: int, steps: int) -> float:
         """Seconds of *steps* denoising steps at *dop*."""
         return steps * self._step_s[dop]
+
+
+def _saving_cost(at: Mapping[int, float]) -> float:
+    """See ``Left.saving_cost``."""
+    work_s = at[1]
+    costs = [(dop * s - work_s) / (work_s - s) for dop, s in at.items() if s < work_s]
+    return min(costs, default=inf)
 
 
 def optimal_dop(step_s: Mapping[int, float]) -> int:

@@ -78,8 +78,7 @@ class Elastic:
         """Leave alone what cannot be changed, decode, then share the rest."""
         place, ranked = self.prepared(snapshot)
         shares = Shares(place.idle_workers(), self.tuning, snapshot.recent.load)
-        shares.give(ranked)
-        self._place(place, shares, ranked)
+        self._place(place, shares, shares.give(ranked))
         return place.groups
 
     def explain(self, snapshot: Snapshot, job: JobView) -> tuple[str, ...]:
@@ -109,9 +108,9 @@ class Elastic:
         """The order of rule 1."""
         return [entry.job for entry in rank(jobs, snapshot, self.costs, self.tuning)]
 
-    def _place(self, place: Placement, shares: Shares, ranked: Sequence[Ranked]) -> None:
+    def _place(self, place: Placement, shares: Shares, served: list[Ranked]) -> None:
         """Give names to counts: first what jobs keep, then what they are given."""
-        changing = _keep_whole(place, ranked)
+        changing = _keep_whole(place, served)
         wider: list[Ranked] = []
         starting: list[Ranked] = []
         for entry in changing:
@@ -133,28 +132,24 @@ class Elastic:
             place.start_in(entry.job, entry.dop, shares.rooms.names[entry.room])
 
 
-def _keep_whole(place: Placement, ranked: Sequence[Ranked]) -> Sequence[Ranked]:
+def _keep_whole(place: Placement, served: list[Ranked]) -> list[Ranked]:
     """Let running jobs that are to stay as they are do so: most of them, in most plans.
 
-    Returns the others that are to have workers, in order.
+    Returns the others of those that are to have workers, in order.
     """
     staying: dict[JobId, tuple[WorkerName, ...]] = {}
     changing: list[Ranked] = []
     claimed: list[WorkerName] = []
-    for entry in ranked:
-        dop, group, job = entry.dop, entry.group, entry.job
-        if not dop:
-            continue
-        if dop == entry.current == len(group):
+    for entry in served:
+        group, job = entry.group, entry.job
+        if entry.dop == entry.current == len(group):
             staying[job.job_id] = group
         else:
             changing.append(entry)
             claimed += group
         if group is not job.group:
             claimed += [name for name in job.group if name not in group]
-    if place.keep_all(staying, claimed):
-        return changing
-    return [entry for entry in ranked if entry.dop]
+    return changing if place.keep_all(staying, claimed) else served
 
 
 def is_movable(job: JobView) -> bool:

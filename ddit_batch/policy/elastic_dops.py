@@ -16,24 +16,29 @@ from operator import attrgetter
 from ddit_batch.policy.elastic_rank import Ranked, Tuning, scarcity
 from ddit_batch.policy.roster import Room, Rooms
 
-_weight_behind = attrgetter("weight_behind")
+_width_weight = attrgetter("width_weight")
 _batch_id = attrgetter("job.batch_id")
 
 
-def _behind(ranked: Sequence[Ranked]) -> list[float]:
-    """The weight of all jobs behind each, the last job first.
+def weights_behind(ranked: Sequence[Ranked], beyond: float) -> list[float]:
+    """For each of *ranked*, which are in order, the weight of all jobs behind it.
 
-    Those of its own batch count in full: they are as late, and its user waits for them too.
+    A job counts 1, and *beyond* of what its own seconds count above that; those of the same batch
+    in full: they are as late, and its user waits for them too.
     """
     backwards = ranked[::-1]
-    behind = list(accumulate(map(_weight_behind, backwards), initial=0.0))[:-1]
+    weights = list(map(_width_weight, backwards))
+    behind = list(accumulate(weights, initial=0.0))[:-1]
     batch_ids = list(map(_batch_id, backwards))
-    if len(set(batch_ids)) < len(batch_ids):
+    batches = len(set(batch_ids))
+    if batches > 1:
+        behind = [number + beyond * (weight - number) for number, weight in enumerate(behind)]
+    if 1 < batches < len(ranked):
         more: dict[str, float] = defaultdict(float)
-        for number, (entry, batch_id) in enumerate(zip(backwards, batch_ids, strict=True)):
+        for number, (weight, batch_id) in enumerate(zip(weights, batch_ids, strict=True)):
             behind[number] += more[batch_id]
-            more[batch_id] += entry.width_weight - entry.weight_behind
-    return behind
+            more[batch_id] += (1.0 - beyond) * (weight - 1.0)
+    return behind[::-1]
 
 
 class Shares:
@@ -41,7 +46,7 @@ class Shares:
 
     def __init__(self, rooms: Rooms, tuning: Tuning, load: float) -> None:
         self._tuning = tuning
-        self._keep, self._idle_step = tuning.keep, 0.5 * tuning.idle_step
+        self._keep, self._idle_steps = tuning.keep, 0.5 * tuning.idle_step
         self._price = tuning.price * scarcity(load) ** tuning.price_power
         self.rooms = rooms
         """The workers that are to be given away."""
@@ -58,13 +63,17 @@ class Shares:
         A room may be worse than its place says, but not better.
         """
 
-    def give(self, ranked: Sequence[Ranked]) -> None:
-        """Decide the dop and the room of every job of *ranked*, which are in order."""
+    def give(self, ranked: Sequence[Ranked]) -> list[Ranked]:
+        """Decide the dop and the room of every job of *ranked*, which are in order.
+
+        Returns those that are to have workers, in order.
+        """
         self._find(ranked)
-        shrunk = self._give_in_order(ranked)
+        served, shrunk = self._give_in_order(ranked)
         if any(self._left):
             self._give_back(shrunk)
-            self._widen_and_move(ranked)
+            served = self._widen_and_move(ranked, served)
+        return served
 
     def _find(self, ranked: Sequence[Ranked]) -> None:
         """Note where running jobs are, and with how many workers there.
@@ -93,22 +102,23 @@ class Shares:
 
     # in order
 
-    def _give_in_order(self, ranked: Sequence[Ranked]) -> list[Ranked]:
+    def _give_in_order(self, ranked: Sequence[Ranked]) -> tuple[list[Ranked], list[Ranked]]:
         """Each job in turn takes the dop that is best for it and those behind it.
 
         Of two overdue jobs the first leaves a worker to the second. Returns those that are to have
-        fewer workers than now, in order.
+        workers, and those of them that are to have fewer than now, in order.
         """
         left_in, best_dop = self._left, self._best_dop
         left = sum(left_in)
+        served: list[Ranked] = []
         shrunk: list[Ranked] = []
         if not left:
-            return shrunk
-        prices = [self._price * weight / self._workers for weight in _behind(ranked)]
-        """The last job first."""
+            return served, shrunk
+        behind = weights_behind(ranked, self._tuning.behind_weight)
+        prices = [self._price * weight / self._workers for weight in behind]
         in_time = (number for number, entry in enumerate(ranked) if not entry.is_overdue)
         overdue = next(in_time, len(ranked))
-        for number, (entry, price) in enumerate(zip(ranked, reversed(prices), strict=True)):
+        for number, (entry, price) in enumerate(zip(ranked, prices, strict=True)):
             if not left:
                 break
             current = entry.current
@@ -127,6 +137,7 @@ class Shares:
             if number < overdue:
                 most = max(1, min(most, left_in[room] - (overdue - number - 1)))
             dop = entry.dop = best_dop(entry, most, price)
+            served.append(entry)
             left -= dop
             if dop == current:
                 left_in[room] -= dop
@@ -134,20 +145,22 @@ class Shares:
                 self._take(room, dop, loose=dop - current)
                 if dop < current:
                     shrunk.append(entry)
-        return shrunk
+        return served, shrunk
 
     def _best_dop(self, entry: Ranked, most: int, price: float) -> int:
         """The dop of least cost: the job's own time, weighted, and its GPU-seconds at *price*."""
-        best, best_cost, joining = 1, math.inf, 0.0
-        current, weight = entry.current, entry.width_weight
-        for dop, left_s, step_s in entry.left.by_dop:
+        current, weight, left = entry.current, entry.width_weight, entry.left
+        if most == 1 or (current <= 1 and weight <= price * left.saving_cost):
+            return 1  # as the loop would find, but sooner
+        best, best_cost, wait_s = 1, math.inf, 0.0
+        for dop, left_s, step_s in left.by_dop:
             if dop > most:
                 break
             total = left_s * (weight + price * dop)
             if dop > current:
-                total += joining * (dop - current)
+                total += price * wait_s * (dop - current)
             else:
-                joining = price * self._idle_step * step_s
+                wait_s = self._idle_steps * step_s
                 if dop == current <= entry.cost.fastest_dop:
                     total /= self._keep
             if total < best_cost:
@@ -201,13 +214,13 @@ class Shares:
             if entry.cost.at(dop) <= entry.cost.at(entry.dop):
                 self._set(entry, dop)
 
-    def _widen_and_move(self, ranked: Sequence[Ranked]) -> None:
+    def _widen_and_move(self, ranked: Sequence[Ranked], served: list[Ranked]) -> list[Ranked]:
         """Idle workers widen the jobs of their room; those of no use there take over another job.
 
         The job that gains most by it; its old workers are for those who have none, or may widen
-        its neighbours. Each time fewer workers idle than before.
+        its neighbours. Each time fewer workers idle than before. Returns who is served then.
         """
-        hopeful = self._hopeful(ranked)
+        hopeful = self._hopeful(served)
         self._widen(hopeful)
         while (move := self._best_move(hopeful)) is not None:
             entry, room, dop = move
@@ -216,17 +229,21 @@ class Shares:
             entry.room, entry.current, entry.most = room, 0, None
             self._set(entry, dop)
             self._let_in(ranked, left)
-            hopeful = self._hopeful(ranked)
+            served = [entry for entry in ranked if entry.dop]
+            hopeful = self._hopeful(served)
             self._widen(hopeful)
+        return served
 
-    def _hopeful(self, ranked: Sequence[Ranked]) -> list[Ranked]:
+    def _hopeful(self, served: Sequence[Ranked]) -> list[Ranked]:
         """Those to whom more workers might be worth a resize, if they had as many as they liked."""
         hopeful = []
-        for entry in ranked:
+        min_gain_steps = self._tuning.min_gain_steps
+        for entry in served:
             dop, cost = entry.dop, entry.cost
-            if 0 < dop < cost.fastest_dop:
-                saved_s = entry.left.at[dop] - entry.left.fastest_s
-                if dop != entry.current or saved_s > self._tuning.min_gain_steps * cost.at(dop):
+            if dop < cost.fastest_dop:
+                left = entry.left
+                saved_s = left.at[dop] - left.fastest_s
+                if dop != entry.current or saved_s > min_gain_steps * cost.at(dop):
                     hopeful.append(entry)
         return hopeful
 

@@ -96,26 +96,22 @@ class Ranked:
         "size",
         "soonest_s",
         "turn",
-        "weight_behind",
         "width_weight",
     )
 
     def __init__(self, job: JobView, cost: Cost, now_s: float) -> None:
-        steps_left = job.steps - job.step
         self.job = job
         self.cost = cost
-        self.left = cost.left(steps_left)
+        self.left = left = cost.left(job.steps - job.step)
         """Seconds to its end by dop; at dop 1 they are its work in GPU-seconds."""
-        self.soonest_s = now_s - job.arrived_s + steps_left * cost.fastest_s + cost.decode_s
+        self.soonest_s = now_s - job.arrived_s + left.fastest_s
         """Its latency if it had its fastest dop from now on."""
-        self.group = job.group if job.pending is None else job.pending
+        self.group = group = job.group if job.pending is None else job.pending
         """The workers that it has, or will have from its next step boundary."""
-        self.current = len(self.group)
+        self.current = len(group)
         """How many of them count."""
         self.width_weight: float
         """What a second of its own counts, beside one of the jobs behind it."""
-        self.weight_behind: float
-        """What a second of it counts when a job before it takes a worker."""
         self.is_overdue = False
         """Whether the aging rule puts it first."""
         self.turn = 0.0
@@ -134,7 +130,7 @@ class Ranked:
         """Its place in the order; the smallest comes first, and no two are equal."""
         job = self.job
         if self.is_overdue:
-            return (_OVERDUE, job.arrived_s, 0.0, self.size, job.seq)
+            return (_OVERDUE, job.arrived_s, job.seq)
         return (_IN_TIME, -job.priority, self.turn, self.size, job.seq)
 
     def left_s(self, dop: int) -> float:
@@ -160,6 +156,7 @@ def rank(
     """By model and the identity of the shape: quick to ask, and most jobs share a few shapes."""
     entries: list[Ranked] = []
     batches: dict[str, list[Ranked]] = defaultdict(list)
+    overdue: list[Ranked] = []
     for job in jobs:
         kind = job.model, id(job.shape)
         cost = known.get(kind)
@@ -171,25 +168,39 @@ def rank(
         # What is not late for the rest of its work is not late for the whole.
         if entry.soonest_s > patience * entry.left.work_s:
             whole_s = cost.left(job.steps).at[1]
-            entry.is_overdue = now_s - job.arrived_s > patience * whole_s
+            if now_s - job.arrived_s > patience * whole_s:
+                entry.is_overdue = True
+                overdue.append(entry)
     _weigh(batches, snapshot, tuning)
-    _take_turns(batches, snapshot)
-    return _in_order(entries)
+    _sort(entries)
+    if 1 < len(batches) < len(entries):
+        _take_turns(entries, snapshot)
+        entries.sort(key=_turn)
+        _sort_by_priority(entries)
+    if not overdue:
+        return entries
+    overdue.sort(key=attrgetter("job.seq"))
+    overdue.sort(key=attrgetter("job.arrived_s"))
+    return overdue + [entry for entry in entries if not entry.is_overdue]
 
 
-def _in_order(entries: list[Ranked]) -> list[Ranked]:
-    """By ``Ranked.key``, of which mostly nothing but the size and the arrival differ."""
-    kinds = {(entry.is_overdue, entry.job.priority, entry.turn) for entry in entries}
-    if len(kinds) > 1 or any(overdue for overdue, _, _ in kinds):
-        return sorted(entries, key=_key)
-    entries.sort(key=_seq)
-    entries.sort(key=_size)
-    return entries
+def _sort(entries: list[Ranked]) -> None:
+    """Bring them into the order of ``Ranked.key`` as if all were in time, before turns are taken.
+
+    Sorting is stable; sorts by one attribute each are several times as fast as one by ``key``.
+    """
+    entries.sort(key=attrgetter("job.seq"))
+    entries.sort(key=attrgetter("size"))
+    _sort_by_priority(entries)
 
 
-_key = attrgetter("key")
-_seq = attrgetter("job.seq")
-_size = attrgetter("size")
+def _sort_by_priority(entries: list[Ranked]) -> None:
+    if len(set(map(_priority, entries))) > 1:
+        entries.sort(key=_priority, reverse=True)
+
+
+_priority = attrgetter("job.priority")
+_turn = attrgetter("turn")
 _soonest_s = attrgetter("soonest_s")
 
 
@@ -199,27 +210,27 @@ def _weigh(batches: Mapping[str, Sequence[Ranked]], snapshot: Snapshot, tuning: 
     scale = tuning.late_order
     scale *= (0.2 * scarcity(snapshot.recent.usual_load)) ** tuning.late_order_load
     scale *= (0.2 * scarcity(snapshot.recent.load)) ** tuning.late_order_now
-    size_power, hand_over_s = tuning.size_power, tuning.hand_over_s
-    behind_weight = tuning.behind_weight
-    known: dict[int, tuple[float, float]] = {}
-    """Of what is left, by its identity, as most jobs share a few: its size, and how large it is."""
+    known: dict[int, tuple[float, float, float]] = {}
+    """By the identity of what is left, as most jobs share a few."""
     for entries, late in zip(batches.values(), lateness, strict=True):
         late_weight = 1.0 + tuning.late_width * late**tuning.late_width_power
         shorter = 1.0 + scale * late**tuning.late_order_power
         for entry in entries:
             left = entry.left
-            size_and_large = known.get(id(left))
-            if size_and_large is None:
-                work_s = left.work_s
-                large = min(max(work_s / slow_s, SMALLEST), 1.0) if slow_s > 0.0 else 1.0
-                size_and_large = work_s**size_power, large**tuning.large_width
-                known[id(left)] = size_and_large
-            size, large = size_and_large
-            if entry.current:
-                size = max(left.work_s - hand_over_s, 0.0) ** size_power
-            entry.size = size / shorter
-            width_weight = entry.width_weight = late_weight * large
-            entry.weight_behind = 1.0 + behind_weight * (width_weight - 1.0)
+            sizes = known.get(id(left))
+            if sizes is None:
+                sizes = known[id(left)] = _sizes(left.work_s, slow_s, tuning)
+            waiting, running, large = sizes
+            entry.size = (running if entry.current else waiting) / shorter
+            entry.width_weight = late_weight * large
+
+
+def _sizes(work_s: float, slow_s: float, tuning: Tuning) -> tuple[float, float, float]:
+    """How large *work_s* makes a job in the order, waiting and running, and for its width."""
+    power = tuning.size_power
+    large = min(max(work_s / slow_s, SMALLEST), 1.0) if slow_s > 0.0 else 1.0
+    running = max(work_s - tuning.hand_over_s, 0.0) ** power
+    return work_s**power, running, large**tuning.large_width
 
 
 def _lateness(
@@ -241,26 +252,26 @@ def _lateness(
     return slow_s, [min(max(end_s / slow_s, 0.0), MAX_LATENESS) for end_s in ends_s]
 
 
-def _take_turns(batches: Mapping[str, Sequence[Ranked]], snapshot: Snapshot) -> None:
+def _take_turns(entries: Iterable[Ranked], snapshot: Snapshot) -> None:
     """Set the turns: how many jobs of its batch come before each, over the batch's share.
 
     Jobs in order of their turn are one of each batch, then the next of each: equal numbers of
     workers for equal shares, and so equal GPU-seconds while all want them. A batch with a deadline
-    has as many first turns as it needs workers to meet it. A batch that is alone needs no turns.
+    has as many first turns as it needs workers to meet it.
     """
-    if len(batches) <= 1:
-        return
     views = {view.batch_id: view for view in snapshot.batches}
-    for batch_id, entries in batches.items():
-        if len(entries) == 1:
-            continue
-        view = views.get(batch_id, BatchView(batch_id=batch_id))
-        first = needed_workers(view, snapshot.now_s)
-        by_size = sorted(
-            entries, key=lambda entry: (-entry.job.priority, entry.size, entry.job.seq)
-        )
-        for number, entry in enumerate(by_size):
-            entry.turn = max(0, number - first) / view.share
+    shares: dict[str, float] = {}
+    numbers: dict[str, int] = {}
+    for entry in entries:
+        batch_id = entry.job.batch_id
+        number = numbers.get(batch_id)
+        if number is None:
+            view = views.get(batch_id) or BatchView(batch_id=batch_id)
+            shares[batch_id] = view.share
+            number = -needed_workers(view, snapshot.now_s)
+        if number > 0:
+            entry.turn = number / shares[batch_id]
+        numbers[batch_id] = number + 1
 
 
 def needed_workers(batch: BatchView, now_s: float) -> int:

@@ -322,11 +322,12 @@ def _taken(world: Snapshot) -> dict[WorkerName, JobId]:
     claims = [job for job in world.jobs if job.group or job.pending]
     claims.sort(key=attrgetter("seq"), reverse=True)
     claims.sort(key=lambda job: job.state in HELD_STATES)
-    return {
-        name: job.job_id
-        for job in claims
-        for name in (job.group + job.pending if job.pending else job.group)
-    }
+    taken: dict[WorkerName, JobId] = {}
+    for job in claims:
+        taken.update(dict.fromkeys(job.group, job.job_id))
+        if job.pending:
+            taken.update(dict.fromkeys(job.pending, job.job_id))
+    return taken
 
 
 def _may_change(job: JobView, target: tuple[WorkerName, ...]) -> bool:

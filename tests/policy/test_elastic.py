@@ -10,6 +10,7 @@ from worlds import a_sent_job, a_world
 
 from ddit_batch.job import JobState, WorkerName
 from ddit_batch.policy.elastic import Elastic
+from ddit_batch.policy.elastic_dops import weights_behind
 from ddit_batch.policy.elastic_rank import Ranked
 from ddit_batch.snapshot import BatchView, JobView, Recent, WorkerView
 
@@ -160,11 +161,28 @@ def test_what_a_job_costs_those_behind_counts_more_inside_its_batch() -> None:
 
 def test_late_job_counts_less_for_those_before_it_than_for_itself() -> None:
     """What helps it is a wide group of its own; it is worth more than one in time all the same."""
-    slow = Recent(load=0.9, slow_s=30.0)
-    (late,) = ranked(waiting(1, P360, arrived_s=-55.0), recent=slow)
-    (in_time,) = ranked(waiting(1, P360), recent=slow)
+    jobs = [waiting(1, P144), waiting(2, P360, arrived_s=-55.0, batch_id="late")]
+    entries = ranked(*jobs, recent=Recent(load=0.9, slow_s=30.0))
+    first, late = sorted(entries, key=lambda entry: entry.job.seq)
 
-    assert in_time.width_weight < late.weight_behind < late.width_weight
+    behind, none = weights_behind([first, late], 0.15)
+    assert 1.0 < behind < late.width_weight
+    assert none == 0.0
+
+
+def test_a_job_of_the_same_batch_counts_in_full_for_those_before_it() -> None:
+    """With jobs of other batches around it or without."""
+    slow = Recent(load=0.9, slow_s=30.0)
+    batch = [waiting(number, P360, arrived_s=-55.0, batch_id="a") for number in (1, 2)]
+    other = waiting(3, P360, batch_id="b")
+
+    alone = ranked(*batch, recent=slow)
+    assert weights_behind(alone, 0.15)[0] == alone[1].width_weight
+    mixed = ranked(*batch, other, recent=slow)
+    weight = {entry.job.seq: entry.width_weight for entry in mixed}
+    assert next(entry.job.seq for entry in mixed) == 1
+    expected = weight[2] + 1.0 + 0.15 * (weight[3] - 1.0)
+    assert weights_behind(mixed, 0.15)[0] == pytest.approx(expected)
 
 
 # who first
