@@ -17,7 +17,8 @@ from ddit_batch.errors import RecordError
 from ddit_batch.job import JobId, Shape
 from ddit_batch.policy import make_policy
 from ddit_batch.policy.base import Policy
-from ddit_batch.scheduler.core import Command, Limits, LoseWorker, Tell, decide
+from ddit_batch.scheduler.commands import Command, LoseWorker, Tell
+from ddit_batch.scheduler.core import Limits, decide
 from ddit_batch.snapshot import JobView, Snapshot
 from ddit_batch.typed_json import decode, encode
 

@@ -17,7 +17,7 @@ from ddit_batch.explain.seen import Seen, seen_in
 from ddit_batch.explain.waiting import waiting_facts, why_it_waits
 from ddit_batch.job import HELD_STATES, JobId, JobState, WorkerName
 from ddit_batch.policy.base import Explains
-from ddit_batch.scheduler.core import (
+from ddit_batch.scheduler.commands import (
     Cancel,
     Command,
     GiveUp,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ddit_batch.explain.seen import Seen, counted, ordinal
 from ddit_batch.job import PHASE_OF, JobState, Phase, WorkerName
-from ddit_batch.scheduler.core import Send
+from ddit_batch.scheduler.commands import Send
 from ddit_batch.snapshot import JobView, StoreState, Whereabouts, WorkerView
 
 _LABEL = {Phase.ENCODE: "encode", Phase.DIT: "DiT", Phase.VAE: "VAE"}

@@ -27,7 +27,6 @@ from operator import attrgetter
 from ddit_batch.job import (
     HELD_STATES,
     PHASE_OF,
-    Incarnation,
     JobId,
     JobState,
     Phase,
@@ -36,6 +35,19 @@ from ddit_batch.job import (
 )
 from ddit_batch.policy.base import Policy, dit_workers
 from ddit_batch.policy.roster import roster_of
+from ddit_batch.scheduler.commands import (
+    Cancel,
+    Command,
+    GiveUp,
+    LoseWorker,
+    Rescue,
+    Resend,
+    Send,
+    TakeAway,
+    Tell,
+    TimeOut,
+    Withdraw,
+)
 from ddit_batch.scheduler.hanging import HangLimits, longest_silence_s
 from ddit_batch.scheduler.world import held_back, waiting_again, with_jobs
 from ddit_batch.snapshot import (
@@ -52,86 +64,8 @@ from ddit_batch.snapshot import (
 _NO_MESSAGE = Whereabouts.NONE
 _QUEUED, _ENCODING, _ENCODED = JobState.QUEUED, JobState.ENCODING, JobState.ENCODED
 _DENOISING, _DENOISED = JobState.DENOISING, JobState.DENOISED
-
-
-@dataclass(frozen=True, slots=True)
-class LoseWorker:
-    """Declare an incarnation lost: its lease ran out."""
-
-    incarnation: Incarnation
-
-
-@dataclass(frozen=True, slots=True)
-class Rescue:
-    """Take the job back from a worker that is gone, one phase back."""
-
-    job: JobView
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """Fail the job: too many workers died while they held it."""
-
-    job: JobView
-
-
-@dataclass(frozen=True, slots=True)
-class TakeAway:
-    """Take the job from a worker that lives and hangs, one phase back; the worker gets no other."""
-
-    job: JobView
-
-
-@dataclass(frozen=True, slots=True)
-class TimeOut:
-    """Likewise, but fail the job: too many workers have hung while they held it."""
-
-    job: JobView
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """End a job that was cancelled while nobody held it."""
-
-    job: JobView
-
-
-@dataclass(frozen=True, slots=True)
-class Withdraw:
-    """Make void a message that its addressee will not claim; the job waits again."""
-
-    job: JobView
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Open a new attempt at the phase that the job waits for, and publish it to *queue*."""
-
-    job: JobView
-    queue: str
-    group: tuple[WorkerName, ...] = ()
-    """For DiT: the workers, the leader first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resend:
-    """Publish the live attempt's message again: the broker has lost it."""
-
-    job: JobView
-
-
-@dataclass(frozen=True, slots=True)
-class Tell:
-    """Put an instruction into the mailbox of a job that a worker holds."""
-
-    job: JobView
-    instruction: Instruction
-    group: tuple[WorkerName, ...] = ()
-
-
-Command = (
-    LoseWorker | Rescue | GiveUp | TakeAway | TimeOut | Cancel | Withdraw | Send | Resend | Tell
-)
+_silent_s, _paused = attrgetter("silent_s"), attrgetter("paused")
+_cancel_requested = attrgetter("cancel_requested")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +141,8 @@ def _end_hung(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
 
     Without a word that can be believed (after a take-over, say) nobody is silent, so none is hung.
     """
+    if not any(map(_silent_s, world.jobs)):
+        return world, []
     hung = [
         job
         for job in world.jobs
@@ -233,9 +169,9 @@ def _end_hung(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
 
 
 def _cancel(world: Snapshot) -> Stage:
-    unwanted = [job for job in world.jobs if job.cancel_requested]
-    if not unwanted:
+    if not any(map(_cancel_requested, world.jobs)):
         return world, []
+    unwanted = [job for job in world.jobs if job.cancel_requested]
     free = sorted((job for job in unwanted if not job.held), key=order_key)
     held = sorted((job for job in unwanted if job.held), key=order_key)
     commands: list[Command] = [Cancel(job) for job in free]
@@ -249,9 +185,9 @@ def _pause(world: Snapshot) -> Stage:
     A message is made void. Who denoises gives the job back at the next step boundary; encoding and
     decoding, which have none, end by themselves, and what comes after them is not claimed.
     """
-    paused = [job for job in world.jobs if job.paused and not job.cancel_requested]
-    if not paused:
+    if not any(map(_paused, world.jobs)):
         return world, []
+    paused = [job for job in world.jobs if job.paused and not job.cancel_requested]
     free = sorted((job for job in paused if not job.held), key=order_key)
     running = sorted((job for job in paused if job.state is _DENOISING), key=order_key)
     commands: list[Command] = [Withdraw(job) for job in free if job.message is not _NO_MESSAGE]

@@ -35,11 +35,10 @@ from ddit_batch.job import (
 from ddit_batch.messages import Call, Letter, Member
 from ddit_batch.metrics import SchedulerMetrics
 from ddit_batch.policy.starvation import starvation_s
-from ddit_batch.scheduler.core import (
+from ddit_batch.scheduler.commands import (
     Cancel,
     Command,
     GiveUp,
-    Limits,
     LoseWorker,
     Rescue,
     Resend,
@@ -48,8 +47,8 @@ from ddit_batch.scheduler.core import (
     Tell,
     TimeOut,
     Withdraw,
-    decide,
 )
+from ddit_batch.scheduler.core import Limits, decide
 from ddit_batch.scheduler.hanging import Silences
 from ddit_batch.scheduler.lookout import Lookout
 from ddit_batch.scheduler.recorder import DecisionRecorder

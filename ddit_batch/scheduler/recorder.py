@@ -20,7 +20,8 @@ from ddit_batch.db.decision_log import DecisionLog
 from ddit_batch.decision_record import is_news, record_of
 from ddit_batch.errors import LeadershipLost
 from ddit_batch.policy.base import Policy
-from ddit_batch.scheduler.core import Command, Limits
+from ddit_batch.scheduler.commands import Command
+from ddit_batch.scheduler.core import Limits
 from ddit_batch.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)

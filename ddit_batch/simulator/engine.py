@@ -23,7 +23,7 @@ from ddit_batch.errors import ConfigError
 from ddit_batch.job import Incarnation, JobId, JobState, WorkerName
 from ddit_batch.policy.base import Policy
 from ddit_batch.policy.roster import Roster
-from ddit_batch.scheduler.core import (
+from ddit_batch.scheduler.commands import (
     Cancel,
     Command,
     GiveUp,
@@ -35,8 +35,8 @@ from ddit_batch.scheduler.core import (
     Tell,
     TimeOut,
     Withdraw,
-    decide,
 )
+from ddit_batch.scheduler.core import decide
 from ddit_batch.simulator.deadlines import Deadlines
 from ddit_batch.simulator.events import Events, Kind
 from ddit_batch.simulator.recently import Recently

@@ -14,7 +14,8 @@ from ddit_batch.job import JobState
 from ddit_batch.policy.base import Policy
 from ddit_batch.policy.elastic import Elastic
 from ddit_batch.policy.static import Static
-from ddit_batch.scheduler.core import Limits, Rescue, Send, decide
+from ddit_batch.scheduler.commands import Rescue, Send
+from ddit_batch.scheduler.core import Limits, decide
 from ddit_batch.snapshot import Snapshot, StoreState
 
 S = JobState

@@ -11,7 +11,8 @@ from worlds import LIMITS, a_held_job, a_job, a_worker, a_world, applied
 from ddit_batch.cost_model import Live
 from ddit_batch.job import HELD_STATES, PHASE_OF, JobId, JobState, Phase
 from ddit_batch.policy.static import Static
-from ddit_batch.scheduler.core import Command, Send, TakeAway, TimeOut, decide
+from ddit_batch.scheduler.commands import Command, Send, TakeAway, TimeOut
+from ddit_batch.scheduler.core import decide
 from ddit_batch.scheduler.hanging import HangLimits, Silences, longest_silence_s
 from ddit_batch.snapshot import JobView, Progress, Snapshot
 

@@ -12,18 +12,17 @@ from worlds import applied
 
 from ddit_batch.job import JobState, Phase
 from ddit_batch.policy.static import Static
-from ddit_batch.scheduler.core import (
+from ddit_batch.scheduler.commands import (
     Cancel,
     GiveUp,
-    Limits,
     LoseWorker,
     Rescue,
     Resend,
     Send,
     Tell,
     Withdraw,
-    decide,
 )
+from ddit_batch.scheduler.core import Limits, decide
 from ddit_batch.snapshot import JobView, Snapshot, Whereabouts, WorkerView
 
 often = settings(max_examples=100, deadline=None)

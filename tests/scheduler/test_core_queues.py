@@ -13,7 +13,8 @@ from worlds import (
 
 from ddit_batch.job import JobState, Phase
 from ddit_batch.policy.static import Static
-from ddit_batch.scheduler.core import Send, decide
+from ddit_batch.scheduler.commands import Send
+from ddit_batch.scheduler.core import decide
 from ddit_batch.snapshot import Snapshot
 
 S = JobState

@@ -18,7 +18,7 @@ from ddit_batch.job import HELD_STATES, PHASE_OF, WAITING_STATE, JobState, Phase
 from ddit_batch.policy import make_policy
 from ddit_batch.policy.base import Policy
 from ddit_batch.policy.static import Static
-from ddit_batch.scheduler.core import (
+from ddit_batch.scheduler.commands import (
     Cancel,
     Command,
     GiveUp,
@@ -28,8 +28,8 @@ from ddit_batch.scheduler.core import (
     Send,
     Tell,
     Withdraw,
-    decide,
 )
+from ddit_batch.scheduler.core import decide
 from ddit_batch.snapshot import Instruction, JobView, Snapshot, WorkerView, order_key
 
 S = JobState

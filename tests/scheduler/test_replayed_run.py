@@ -18,16 +18,8 @@ from ddit_batch.decision_record import policy_of, replay
 from ddit_batch.explain import explain
 from ddit_batch.job import Incarnation, JobId, JobState, Phase
 from ddit_batch.policy import POLICIES, Policy, make_policy
-from ddit_batch.scheduler.core import (
-    Cancel,
-    Command,
-    Limits,
-    LoseWorker,
-    Rescue,
-    Send,
-    Tell,
-    decide,
-)
+from ddit_batch.scheduler.commands import Cancel, Command, LoseWorker, Rescue, Send, Tell
+from ddit_batch.scheduler.core import Limits, decide
 from ddit_batch.scheduler.live import LiveDriver
 from ddit_batch.scheduler.recorder import QUIET_S, DecisionRecorder
 from ddit_batch.snapshot import Progress, Snapshot

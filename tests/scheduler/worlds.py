@@ -18,11 +18,10 @@ from ddit_batch.job import (
     Shape,
     WorkerName,
 )
-from ddit_batch.scheduler.core import (
+from ddit_batch.scheduler.commands import (
     Cancel,
     Command,
     GiveUp,
-    Limits,
     LoseWorker,
     Rescue,
     Resend,
@@ -32,6 +31,7 @@ from ddit_batch.scheduler.core import (
     TimeOut,
     Withdraw,
 )
+from ddit_batch.scheduler.core import Limits
 from ddit_batch.snapshot import Instruction, JobView, Snapshot, Whereabouts, WorkerView
 
 MODEL = "tiny-wan"

@@ -27,7 +27,8 @@ from ddit_batch.job import (
 )
 from ddit_batch.policy.static import Static
 from ddit_batch.request import Request
-from ddit_batch.scheduler.core import Command, Limits, decide
+from ddit_batch.scheduler.commands import Command
+from ddit_batch.scheduler.core import Limits, decide
 from ddit_batch.scheduler.service import LEADER_LOCK
 from ddit_batch.snapshot import JobView, Progress, Snapshot
 

@@ -14,7 +14,7 @@ from ddit_batch.db.model_problems import record_model_problems
 from ddit_batch.db.query import describe_views
 from ddit_batch.db.wishes import pause
 from ddit_batch.job import JobId, JobState, Phase, WorkerName
-from ddit_batch.scheduler.core import Cancel, Send, Tell
+from ddit_batch.scheduler.commands import Cancel, Send, Tell
 
 Scene = Callable[[Farm], JobId]
 DIT_ONE, DIT_TWO = "dit-0@gpu-a", "dit-1@gpu-a"
