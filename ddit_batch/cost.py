@@ -9,7 +9,6 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from math import inf
 
 
 class Basis(StrEnum):
@@ -59,9 +58,8 @@ class Left:
     """At dop 1: GPU-seconds."""
     fastest_s: float
     """At the dop of the shortest step."""
-    saving_cost: float
-    """GPU-seconds that a second saved by more than one worker costs, at the dop where it costs
-    least; infinite if no dop saves any."""
+    fastest_dop: int
+    """That dop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +117,7 @@ class Cost:
                 at=at,
                 work_s=at[1],
                 fastest_s=at[self.fastest_dop],
-                saving_cost=_saving_cost(at),
+                fastest_dop=self.fastest_dop,
             )
             self._left[steps] = found
         return found
@@ -142,13 +140,6 @@ class Cost:
     def dit_s(self, dop: int, steps: int) -> float:
         """Seconds of *steps* denoising steps at *dop*."""
         return steps * self._step_s[dop]
-
-
-def _saving_cost(at: Mapping[int, float]) -> float:
-    """See ``Left.saving_cost``."""
-    work_s = at[1]
-    costs = [(dop * s - work_s) / (work_s - s) for dop, s in at.items() if s < work_s]
-    return min(costs, default=inf)
 
 
 def optimal_dop(step_s: Mapping[int, float]) -> int:

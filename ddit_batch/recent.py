@@ -14,8 +14,11 @@ from ddit_batch.snapshot import Recent
 
 LOAD_SPAN = 6.0
 """Arrivals are counted over so many mean jobs' work: at load 0.8 that is five arrivals a worker."""
-LATENCY_SPAN = 24.0
-"""Ends are looked at over so many, and arrivals for the usual load: steadier, slower to notice."""
+LATENCY_SPAN = 72.0
+"""Ends are looked at over so many for one worker, and arrivals for the usual load: steadier, slower
+to notice. The more workers the shorter, by the cube root of their number, because more jobs end in
+it: with 8 workers it is 36 mean jobs' work, or 270 jobs at load 0.95; with 32 it is 23, or 690."""
+LEAST_LATENCY_SPAN = 2.0 * LOAD_SPAN
 SLOW_QUANTILE = 0.95
 FEWEST_ENDS = 20
 """With fewer jobs that ended, nothing is known of what is slow."""
@@ -33,9 +36,10 @@ class Spans:
     """Also for the usual load."""
 
 
-def spans(mean_work_s: float) -> Spans:
-    """The spans for jobs that need *mean_work_s* GPU-seconds each, at dop 1."""
-    return Spans(load_s=LOAD_SPAN * mean_work_s, latency_s=LATENCY_SPAN * mean_work_s)
+def spans(mean_work_s: float, workers: int) -> Spans:
+    """The spans for jobs that need *mean_work_s* GPU-seconds each, at dop 1, and *workers*."""
+    latency_span = max(LATENCY_SPAN / max(workers, 1) ** (1.0 / 3.0), LEAST_LATENCY_SPAN)
+    return Spans(load_s=LOAD_SPAN * mean_work_s, latency_s=latency_span * mean_work_s)
 
 
 def recent(

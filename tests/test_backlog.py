@@ -20,7 +20,7 @@ from ddit_batch.backlog import (
     recent_of,
 )
 from ddit_batch.cost import Basis, Live
-from ddit_batch.recent import PRIOR_LOAD, PRIOR_WEIGHT, Spans
+from ddit_batch.recent import LOAD_SPAN, PRIOR_LOAD, PRIOR_WEIGHT, Spans, spans
 
 MODEL = "m"
 COST = a_cost(2.0, 1.0, optimal=2)
@@ -160,3 +160,15 @@ def test_shapes_have_costs_of_their_own() -> None:
     work = Work(costs=costs, decodes=False)
 
     assert work.left_s(a_kind("b", shape=P240)) == 50.0
+
+
+@given(work_s=st.floats(0.1, 1e4), workers=st.integers(0, 5000), more=st.integers(1, 5000))
+def test_more_workers_are_looked_back_at_less_far_but_over_more_jobs(
+    work_s: float, workers: int, more: int
+) -> None:
+    """Never less far than for the load of late; with none it is as with one."""
+    few, many = spans(work_s, workers), spans(work_s, workers + more)
+
+    assert few.load_s == many.load_s == LOAD_SPAN * work_s
+    assert few.latency_s >= many.latency_s > many.load_s
+    assert few.latency_s * max(workers, 1) <= many.latency_s * (workers + more)

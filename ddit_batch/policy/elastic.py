@@ -11,13 +11,14 @@ The rule, at every decision, for all jobs that could be denoised now, running or
 2. *Width.* In that order each job takes the dop k that minimises ``w R(k) + p k R(k)``: its own
    remaining seconds at weight w, and its remaining GPU-seconds at price p. The weight rises with
    its lateness and with its size: a large job is the one that will be late, and splits best. The
-   price is what a GPU-second costs the jobs behind it: proportional to their number over the number
-   of workers, and to (1 - load)^-g, because work that is done inefficiently now delays those that
-   are still to come. A late job behind counts hardly more than another (what helps it is to be wide
-   itself), but one of the same batch counts in full. So a busy cluster runs at dop 1, where nothing
-   is lost to communication, and an idle one at the fastest dop, and running jobs shrink and widen
-   as the price moves. Where no node has workers that are in nobody's way, a job takes its own where
-   the last in order has to make room.
+   price is what a GPU-second costs others: the jobs behind it and those still to come, who are
+   taken to be a few, and more the more jobs are at hand; over the number of workers, and times
+   (1 - load)^-g, because a queue that is longer is so for longer. A late job behind counts hardly
+   more than another (what helps it is to be wide itself), but one of the same batch in full. So a
+   busy cluster runs at dop 1, where nothing is lost to communication, and an idle one at the
+   fastest dop, and running jobs shrink and widen as the price moves. A job starts on the node with
+   most workers that are in nobody's way, above all such as do nothing now, because others must be
+   waited for until their step boundary; where none are, where the last in order has to make room.
 3. *Rest.* What is left when all have been served goes back to running jobs that had it, then to
    the largest relative gain a worker, beyond the optimal dop B up to the fastest; where a node has
    workers that nobody there can use, a job from a crowded node is handed over.
@@ -54,6 +55,7 @@ from ddit_batch.policy.base import Decisions, to_decode
 from ddit_batch.policy.elastic_dops import Shares
 from ddit_batch.policy.elastic_rank import Ranked, Tuning, rank
 from ddit_batch.policy.elastic_words import WatchedShares, words
+from ddit_batch.policy.least_cost import LeastCost
 from ddit_batch.policy.placement import Placement
 from ddit_batch.snapshot import JobView, Snapshot, Whereabouts, order_key
 
@@ -68,6 +70,10 @@ class Elastic:
 
     costs: CostModel
     tuning: Tuning = field(default_factory=Tuning)
+    _least_cost: LeastCost = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_least_cost", self.tuning.least_cost())
 
     @property
     def name(self) -> str:
@@ -77,7 +83,8 @@ class Elastic:
     def plan(self, snapshot: Snapshot) -> Decisions:
         """Leave alone what cannot be changed, decode, then share the rest."""
         place, ranked = self.prepared(snapshot)
-        shares = Shares(place.idle_workers(), self.tuning, snapshot.recent.load)
+        rooms, load = place.idle_workers(), snapshot.recent.load
+        shares = Shares(rooms, self.tuning, load, self._least_cost)
         self._place(place, shares, shares.give(ranked))
         return place.groups
 
@@ -109,7 +116,10 @@ class Elastic:
         return [entry.job for entry in rank(jobs, snapshot, self.costs, self.tuning)]
 
     def _place(self, place: Placement, shares: Shares, served: list[Ranked]) -> None:
-        """Give names to counts: first what jobs keep, then what they are given."""
+        """Give names to counts: first what jobs keep, then what they are given.
+
+        Jobs that start choose first: they gain most by workers that do nothing now.
+        """
         changing = _keep_whole(place, served)
         wider: list[Ranked] = []
         starting: list[Ranked] = []
@@ -119,6 +129,9 @@ class Elastic:
                 starting.append(entry)
             elif kept != entry.dop:
                 wider.append(entry)
+        for entry in starting:
+            assert entry.room is not None
+            place.start_in(entry.job, entry.dop, shares.rooms.names[entry.room])
         for entry in wider:
             assert entry.room is not None
             had, room = len(place.groups[entry.job.job_id]), shares.rooms.names[entry.room]
@@ -127,9 +140,6 @@ class Elastic:
                 place.widen(entry.job, dop, room)
             elif dop < had:
                 place.narrow(entry.job, dop)
-        for entry in starting:
-            assert entry.room is not None
-            place.start_in(entry.job, entry.dop, shares.rooms.names[entry.room])
 
 
 def _keep_whole(place: Placement, served: list[Ranked]) -> list[Ranked]:

@@ -7,13 +7,14 @@ thrown away with it.
 from __future__ import annotations
 
 import heapq
-import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from operator import attrgetter
 
+from ddit_batch.job import WorkerName
 from ddit_batch.policy.elastic_rank import Ranked, Tuning, scarcity
+from ddit_batch.policy.least_cost import LeastCost
 from ddit_batch.policy.roster import Room, Rooms
 
 _width_weight = attrgetter("width_weight")
@@ -44,9 +45,11 @@ def weights_behind(ranked: Sequence[Ranked], beyond: float) -> list[float]:
 class Shares:
     """The workers of one plan by room, used up as they are given away."""
 
-    def __init__(self, rooms: Rooms, tuning: Tuning, load: float) -> None:
+    def __init__(
+        self, rooms: Rooms, tuning: Tuning, load: float, least_cost: LeastCost | None = None
+    ) -> None:
         self._tuning = tuning
-        self._keep, self._idle_steps = tuning.keep, 0.5 * tuning.idle_step
+        self._least_cost = least_cost or tuning.least_cost()
         self._price = tuning.price * scarcity(load) ** tuning.price_power
         self.rooms = rooms
         """The workers that are to be given away."""
@@ -54,7 +57,9 @@ class Shares:
         self._left = list(rooms.sizes)
         self._workers = len(rooms.of)
         self._loose = list(rooms.sizes)
-        """Of ``_left``, what no running job that is still to be served has now."""
+        """Of ``_left``, what no running job that is still to be served has, or will have."""
+        self._free = list(rooms.sizes)
+        """Of ``_left``, who works on nothing now: a job that is given them starts at once."""
         self._last = [-1] * len(rooms.sizes)
         """By room: the last in order of the jobs that run there; -1 for none."""
         self._heaps: dict[str, list[tuple[int, int, Room]]] = {}
@@ -80,25 +85,35 @@ class Shares:
 
         What comes behind a worker that is gone, drains or serves other models does not count.
         """
-        room_of, loose, last = self.rooms.of.get, self._loose, self._last
+        room_of, loose, free, last = self.rooms.of.get, self._loose, self._free, self._last
         for number, entry in enumerate(ranked):
-            current, group = entry.current, entry.group
-            if not current:
-                continue
-            room = entry.room = room_of(group[0])
+            current, group, had = entry.current, entry.group, entry.job.group
+            room = room_of(group[0]) if current else None
             if room is None:
-                entry.current = 0  # its leader is gone or drains
+                entry.current = 0  # it waits, or is to stop, or its leader is gone or drains
+                if had:
+                    self._note_at_work(had)
                 continue
-            had = entry.job.group
+            entry.room = room
             changes = group is not had
             if current > 1 and list(map(room_of, group)).count(room) != current:
                 current = next(n for n, name in enumerate(group) if room_of(name) != room)
                 entry.current, changes = current, True
             loose[room] -= current
             last[room] = number
-            if changes and not set(had) <= {*group[:current]}:
+            if not changes:
+                free[room] -= current
+                continue
+            self._note_at_work(had)
+            if not set(had) <= {*group[:current]}:
                 # It loses some first: a group does not change by halves (policy/base.py).
                 entry.most = list(map(room_of, had)).count(room)
+
+    def _note_at_work(self, names: Iterable[WorkerName]) -> None:
+        for name in names:
+            room = self.rooms.of.get(name)
+            if room is not None:
+                self._free[room] -= 1
 
     # in order
 
@@ -114,8 +129,10 @@ class Shares:
         shrunk: list[Ranked] = []
         if not left:
             return served, shrunk
-        behind = weights_behind(ranked, self._tuning.behind_weight)
-        prices = [self._price * weight / self._workers for weight in behind]
+        tuning = self._tuning
+        to_come = tuning.price_to_come + tuning.price_at_hand * len(ranked)
+        behind = weights_behind(ranked, tuning.behind_weight)
+        prices = [self._price * (weight + to_come) / self._workers for weight in behind]
         in_time = (number for number, entry in enumerate(ranked) if not entry.is_overdue)
         overdue = next(in_time, len(ranked))
         for number, (entry, price) in enumerate(zip(ranked, prices, strict=True)):
@@ -125,7 +142,7 @@ class Shares:
             room = entry.room if current else self._roomiest(entry.job.model)
             if room is not None and not left_in[room]:
                 # Others come first where it runs: it is given back, and goes on elsewhere.
-                self._take(room, 0, loose=-current)
+                self._take(entry, room, 0)
                 current = entry.current = 0
                 entry.most = None
                 room = self._roomiest(entry.job.model)
@@ -139,39 +156,28 @@ class Shares:
             dop = entry.dop = best_dop(entry, most, price)
             served.append(entry)
             left -= dop
-            if dop == current:
-                left_in[room] -= dop
-            else:
-                self._take(room, dop, loose=dop - current)
-                if dop < current:
-                    shrunk.append(entry)
+            self._take(entry, room, dop)
+            if dop < current:
+                shrunk.append(entry)
         return served, shrunk
 
     def _best_dop(self, entry: Ranked, most: int, price: float) -> int:
         """The dop of least cost: the job's own time, weighted, and its GPU-seconds at *price*."""
-        current, weight, left = entry.current, entry.width_weight, entry.left
-        if most == 1 or (current <= 1 and weight <= price * left.saving_cost):
-            return 1  # as the loop would find, but sooner
-        best, best_cost, wait_s = 1, math.inf, 0.0
-        for dop, left_s, step_s in left.by_dop:
-            if dop > most:
-                break
-            total = left_s * (weight + price * dop)
-            if dop > current:
-                total += price * wait_s * (dop - current)
-            else:
-                wait_s = self._idle_steps * step_s
-                if dop == current <= entry.cost.fastest_dop:
-                    total /= self._keep
-            if total < best_cost:
-                best, best_cost = dop, total
-        return best
+        return self._least_cost.dop(entry.left, entry.current, most, entry.width_weight, price)
 
-    def _take(self, room: Room, workers: int, *, loose: int) -> None:
-        self._left[room] -= workers
-        if loose:
-            self._loose[room] -= loose
-        if loose < 0:
+    def _take(self, entry: Ranked, room: Room, dop: int) -> None:
+        """*dop* workers of *room* are for this job; it needs no others that it has there.
+
+        What it does not have already comes first from those that work on nothing.
+        """
+        current = entry.current
+        self._left[room] -= dop
+        joining = dop - len(entry.job.group) if current else dop
+        if joining > 0:
+            self._free[room] = max(self._free[room] - joining, 0)
+        if dop != current:
+            self._loose[room] -= dop - current
+        if dop < current:
             for model, heap in self._heaps.items():
                 if model in self._serves[room]:
                     heapq.heappush(heap, self._place(room))
@@ -179,12 +185,12 @@ class Shares:
     def _place(self, room: Room) -> tuple[int, int, Room]:
         """Where a room comes among those that a job could go to; the smallest is the best.
 
-        First where most workers are in nobody's way; where none is, others come away worst where
-        the last in order is hurt.
+        First where most workers are in nobody's way, above all such as work on nothing now; where
+        none is, others come away worst where the last in order is hurt.
         """
-        loose = self._loose[room]
-        if loose > 0:
-            return (-loose, -self._left[room], room)
+        roomy = max(self._loose[room], 0) + self._free[room]
+        if roomy > 0:
+            return (-roomy, -self._left[room], room)
         return (0, -self._last[room], room)
 
     def _roomiest(self, model: str) -> Room | None:
@@ -210,6 +216,8 @@ class Shares:
     def _give_back(self, shrunk: Sequence[Ranked]) -> None:
         """Running jobs keep what they have if nobody needs it: it costs no resize."""
         for entry in shrunk:
+            if not self._left[entry.room or 0]:
+                continue
             dop = entry.cost.widest(min(entry.current, self._most(entry)))
             if entry.cost.at(dop) <= entry.cost.at(entry.dop):
                 self._set(entry, dop)

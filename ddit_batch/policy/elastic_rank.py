@@ -13,13 +13,18 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from ddit_batch.cost_model import Cost, CostModel
+from ddit_batch.policy.least_cost import LeastCost
 from ddit_batch.policy.roster import Room
-from ddit_batch.snapshot import BatchView, JobView, Snapshot
+from ddit_batch.snapshot import BatchView, JobView, Recent, Snapshot
 
 MAX_LOAD = 0.97
 """A load above this counts as this: the price of a worker has a pole at 1."""
 MAX_LATENESS = 50.0
 """Likewise: a number that is raised to a power must end somewhere."""
+MIDDLE_LOAD = 0.75
+"""The load at which powers that change with it have their stated value."""
+LEAST_POWER = 0.02
+"""They become no less, so that a larger job is never the smaller one."""
 SMALLEST = 0.01
 """Likewise: a job is never so small that its own seconds count for nothing."""
 DEADLINE_MARGIN = 1.1
@@ -36,37 +41,47 @@ class Tuning:
     112, which no figure of ours is reported for; ``docs/elastic.md`` tells what was tried.
     """
 
-    price: float = 1.19
+    price: float = 1.0
     """Seconds that a GPU-second costs those who wait, for each job behind and worker, at load 0."""
-    price_power: float = 1.73
+    price_power: float = 1.4
     """How it rises with the load: by ``(1 - load) ** -price_power``."""
-    behind_weight: float = 0.15
+    price_to_come: float = 0.57
+    """So many jobs are always taken to be still to come, and behind every job ..."""
+    price_at_hand: float = 0.23
+    """... and this share of the jobs at hand: the longer it takes until all is done, the more."""
+    behind_weight: float = 0.27
     """The weight of a job behind is 1, and so much of what its own seconds count beyond that: what
     helps a late job is to be wide itself, not that those before it are narrow."""
-    late_order: float = 1.82
+    late_order: float = 2.4
     """How much a late job comes forward ..."""
-    late_order_power: float = 3.32
+    late_order_power: float = 2.8
     """... by this power of its lateness ..."""
-    late_order_load: float = 1.75
+    late_order_power_load: float = 2.1
+    """... which is higher by so much times the usual load above ``MIDDLE_LOAD`` ..."""
+    late_order_load: float = 1.9
     """... and by this power of 0.2 / (1 - usual load) ..."""
-    late_order_now: float = 0.493
+    late_order_now: float = 0.39
     """... and by this one of 0.2 / (1 - load)."""
-    late_width: float = 16.4
+    late_forward: float = 0.026
+    """Beside that, its lateness times this share of a slow job's size is taken off its own."""
+    late_width: float = 10.0
     """How much more a late job's own seconds count when its dop is chosen ..."""
-    late_width_power: float = 4.43
+    late_width_power: float = 3.9
     """... by this power of its lateness."""
-    large_width: float = 0.412
+    large_width: float = 0.38
     """A large job's own seconds count more: by this power of its work over what is slow of late.
     It is the one that will be late, and splits best."""
-    size_power: float = 0.606
-    """Shortest remaining first by this power of the work left; 1 is the plain rule."""
-    keep: float = 1.12
+    size_power: float = 0.6
+    """Shortest remaining first by this power of the work left; 1 is the plain rule ..."""
+    size_power_load: float = 0.16
+    """... which is higher by so much times the usual load above ``MIDDLE_LOAD``."""
+    keep: float = 1.1
     """A running job's present dop counts as so much better than it is: resizing has a price."""
-    idle_step: float = 2.81
+    idle_step: float = 2.7
     """Steps for which workers that join stand idle, waiting for the boundary, on average."""
-    gain_power: float = 1.1
+    gain_power: float = 1.3
     """Idle workers go to the largest gain over this power of the time left."""
-    min_gain_steps: float = 2.6
+    min_gain_steps: float = 1.9
     """They go to nobody who would gain less than so many of its present steps."""
     hand_over_s: float = 1.0
     """What giving a job back and starting it again costs: a checkpoint, a message, a read. Running
@@ -75,6 +90,10 @@ class Tuning:
     have larger states."""
     patience: float = 50.0
     """A job that has been here for so many times its own work is overdue."""
+
+    def least_cost(self) -> LeastCost:
+        """What finds the dop of least cost, and remembers."""
+        return LeastCost(keep=self.keep, idle_steps=0.5 * self.idle_step)
 
 
 class Ranked:
@@ -204,30 +223,53 @@ _turn = attrgetter("turn")
 _soonest_s = attrgetter("soonest_s")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Order:
+    """How size and lateness make the order, as busy as it is: see ``Tuning``."""
+
+    size_power: float
+    late_scale: float
+    late_power: float
+
+
+def _order_of(recent: Recent, tuning: Tuning) -> _Order:
+    usual = 0.2 * scarcity(recent.usual_load)
+    now = 0.2 * scarcity(recent.load)
+    busier = min(recent.usual_load, MAX_LOAD) - MIDDLE_LOAD
+    size_power = tuning.size_power + tuning.size_power_load * busier
+    late_power = tuning.late_order_power + tuning.late_order_power_load * busier
+    return _Order(
+        size_power=max(size_power, LEAST_POWER),
+        late_scale=tuning.late_order * usual**tuning.late_order_load * now**tuning.late_order_now,
+        late_power=max(late_power, LEAST_POWER),
+    )
+
+
 def _weigh(batches: Mapping[str, Sequence[Ranked]], snapshot: Snapshot, tuning: Tuning) -> None:
     """Set the weights of all jobs, and with them their sizes."""
     slow_s, lateness = _lateness(batches.values(), snapshot.recent.slow_s)
-    scale = tuning.late_order
-    scale *= (0.2 * scarcity(snapshot.recent.usual_load)) ** tuning.late_order_load
-    scale *= (0.2 * scarcity(snapshot.recent.load)) ** tuning.late_order_now
+    order = _order_of(snapshot.recent, tuning)
+    slow_size = max(slow_s, 0.0) ** order.size_power
     known: dict[int, tuple[float, float, float]] = {}
     """By the identity of what is left, as most jobs share a few."""
     for entries, late in zip(batches.values(), lateness, strict=True):
         late_weight = 1.0 + tuning.late_width * late**tuning.late_width_power
-        shorter = 1.0 + scale * late**tuning.late_order_power
+        shorter = 1.0 + order.late_scale * late**order.late_power
+        forward = tuning.late_forward * late * slow_size
         for entry in entries:
             left = entry.left
             sizes = known.get(id(left))
             if sizes is None:
-                sizes = known[id(left)] = _sizes(left.work_s, slow_s, tuning)
+                sizes = known[id(left)] = _sizes(left.work_s, slow_s, order.size_power, tuning)
             waiting, running, large = sizes
-            entry.size = (running if entry.current else waiting) / shorter
+            entry.size = (running if entry.current else waiting) / shorter - forward
             entry.width_weight = late_weight * large
 
 
-def _sizes(work_s: float, slow_s: float, tuning: Tuning) -> tuple[float, float, float]:
+def _sizes(
+    work_s: float, slow_s: float, power: float, tuning: Tuning
+) -> tuple[float, float, float]:
     """How large *work_s* makes a job in the order, waiting and running, and for its width."""
-    power = tuning.size_power
     large = min(max(work_s / slow_s, SMALLEST), 1.0) if slow_s > 0.0 else 1.0
     running = max(work_s - tuning.hand_over_s, 0.0) ** power
     return work_s**power, running, large**tuning.large_width

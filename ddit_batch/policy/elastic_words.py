@@ -23,7 +23,7 @@ class Weighed:
     most: int
     """Workers that it could have then."""
     price: float
-    """What one of its GPU-seconds cost the jobs behind it, in weighted seconds."""
+    """What one of its GPU-seconds cost those behind it and still to come, in weighted seconds."""
     dop: int
     """The dop of least cost."""
 
@@ -65,8 +65,9 @@ def words(
     load = snapshot.recent.load
     behind = len(ranked) - ranked.index(entry) - 1
     said.append(
-        f"At load {load:.2f}, with {_counted(behind, 'job')} behind it, each of its GPU-seconds "
-        f"counts {weighed.price:.3g}, and each second of its own {entry.width_weight:.3g}."
+        f"At load {load:.2f}, with {_counted(behind, 'job')} behind it and others to come, each of "
+        f"its GPU-seconds counts {weighed.price:.3g}, and each second of its own "
+        f"{entry.width_weight:.3g}."
     )
     said.append(_dops(entry, weighed))
     return (*said, *_outcome(entry, weighed, shares))

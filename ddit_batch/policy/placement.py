@@ -8,6 +8,7 @@ across nodes. A group shrinks from its end and grows at its end: its leader stay
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 
 from ddit_batch.cost_model import Cost, CostModel
@@ -26,8 +27,14 @@ class Placement:
     def __init__(self, snapshot: Snapshot) -> None:
         self._idle = IdleWorkers(snapshot.workers)
         self._worker = self._idle.worker
+        self._jobs = snapshot.jobs
         self.groups: dict[JobId, tuple[WorkerName, ...]] = {}
         """The decision so far, the leader of each group first."""
+
+    @cached_property
+    def _at_work(self) -> frozenset[WorkerName]:
+        """Who works on a job now: whoever is to have them waits until it lets them go."""
+        return frozenset(chain.from_iterable(job.group for job in self._jobs))
 
     def knows(self, names: Iterable[WorkerName]) -> bool:
         """Whether all of *names* are workers that may be given work, idle or not."""
@@ -87,8 +94,9 @@ class Placement:
 
         They are *among* some, if it says so. Its last leader leads again if it can; otherwise the
         node is taken that has the fewest idle workers to spare, so that wide groups find room
-        elsewhere. A running job that was to stop simply goes on, if its group can have been
-        widened or narrowed; if not, another leads, so that it is given back first.
+        elsewhere. Workers that do nothing now come first. A running job that was to stop simply
+        goes on, if its group can have been widened or narrowed; if not, another leads, so that it
+        is given back first.
         """
         return self._start(job, dop, self._home(job, dop, among) or self._tightest(job, dop, among))
 
@@ -104,6 +112,8 @@ class Placement:
         able.sort()
         if had:
             able.sort(key=lambda name: (name not in had[:1], name not in had))
+        if not job.group:
+            able.sort(key=self._at_work.__contains__)
         group = tuple(able[:dop])
         if group[0] in job.group[:1] and not _is_one_in_the_other(group, job.group):
             group = (*group[1:], group[0])
@@ -160,7 +170,7 @@ class Placement:
     def _joining(
         self, job: JobView, room: Collection[WorkerName] | None = None
     ) -> list[WorkerName]:
-        """The idle workers that could join a placed job, in the order in which they would.
+        """The idle workers that could join a placed job, first those that do nothing now.
 
         Where the job is to have less than its present group, only those of that group: a target
         with less of it and with others would neither contain it nor be contained in it.
@@ -172,7 +182,7 @@ class Placement:
         else:
             able = sorted(n for n in self._able_in(room, job) if self._worker[n].node == node)
         if set(job.group).issubset(group):
-            return able
+            return sorted(able, key=self._at_work.__contains__)
         return [name for name in job.group if name in able]
 
     def narrow(self, job: JobView, dop: int) -> None:

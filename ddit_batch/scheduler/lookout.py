@@ -99,7 +99,7 @@ class Lookout:
         workers = dit_workers(snapshot)
         work = Work(costs=self.costs, decodes=any(worker.decodes for worker in workers))
         left = read_left(self._engine)
-        span = spans(mean_work_s((*left.kinds, *left.latest), work))
+        span = spans(mean_work_s((*left.kinds, *left.latest), work), len(workers))
         ended = read_ended(
             self._engine,
             since_s=left.now_s - span.latency_s,

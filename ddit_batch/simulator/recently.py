@@ -59,7 +59,7 @@ class Recently:
         """How it is now, or was a moment ago."""
         if now_s < self._look_again_s or not self._jobs:
             return self._seen
-        span = spans(self._all_work_s / self._jobs)
+        span = spans(self._all_work_s / self._jobs, self._workers)
         self._look_again_s = now_s + span.load_s / LOOKS_A_SPAN
         self._forget(now_s - span.latency_s)
         old_s = now_s - span.load_s

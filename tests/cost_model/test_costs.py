@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,24 +111,6 @@ def test_what_is_left_is_steps_and_decode(
         assert left.at == {dop: cost.dit_s(dop, count) + cost.decode_s for dop in cost.dops}
         assert left.by_dop == tuple((dop, left.at[dop], cost.at(dop)) for dop in cost.dops)
         assert (left.work_s, left.fastest_s) == (left.at[1], min(left.at.values()))
-
-
-@given(table=tables(), steps=st.integers(1, 100))
-def test_more_workers_pay_from_the_cost_of_a_saved_second_on(
-    table: dict[int, dict[Shape, float]], steps: int
-) -> None:
-    """A little below it the least of seconds and GPU-seconds is at dop 1, a little above not."""
-    left = CostModel(profiles=(a_profile(table),)).cost("wan", A_SHAPE).left(steps)
-
-    def best(weight: float) -> int:
-        return min(left.at, key=lambda dop: left.at[dop] * (weight + dop))
-
-    if left.saving_cost == math.inf:
-        assert min(left.at.values()) == left.at[1]
-    else:
-        margin = 1e-6 * (1.0 + abs(left.saving_cost))
-        assert best(left.saving_cost - margin) == 1 or left.saving_cost <= margin
-        assert best(left.saving_cost + margin) > 1
 
 
 @pytest.mark.parametrize(

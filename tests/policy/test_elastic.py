@@ -133,6 +133,31 @@ def test_newcomer_takes_its_workers_from_the_last_in_order() -> None:
         assert given[3] == 1
 
 
+def test_newcomer_goes_to_the_node_where_workers_do_nothing_now() -> None:
+    """Four workers of each node are in nobody's way; on one a job has yet to let them go."""
+    left, right = node("left", 0, 8), node("right", 8, 8)
+    for shrinking, settled in ((left, right), (right, left)):
+        kept = tuple(worker.name for worker in shrinking[:4])
+        to_shrink = running(1, P360, *shrinking, step=3, pending=kept)
+        other = running(2, P360, *settled[:4], step=3)
+
+        given = plan(*left, *right, to_shrink, other, waiting(3, P360, arrived_s=-5.0))
+
+        numbers = [int(worker.name.partition("-")[2].partition("@")[0]) for worker in settled]
+        assert set(given[3]) <= set(numbers[4:])
+
+
+def test_newcomers_are_given_workers_that_do_nothing_before_such_as_must_be_waited_for() -> None:
+    """A group of four shrinks to two to make room for six; the first four start at once."""
+    workers = crew(8)
+    wide = running(1, P360, *workers[:4], step=3)
+    newcomers = [waiting(number, P144) for number in range(2, 8)]
+
+    given = plan(*workers, wide, *newcomers, recent=BUSY)
+
+    assert [given[number] for number in range(1, 8)] == [[0, 1], [4], [5], [6], [7], [2], [3]]
+
+
 def test_seconds_of_a_large_job_count_more() -> None:
     """It is the one that will be late."""
     weights = [

@@ -31,19 +31,27 @@ def test_elastic_has_words_of_its_own() -> None:
 
 
 def test_job_that_is_alone_learns_what_each_dop_costs() -> None:
-    """Nobody is behind it, so its GPU-seconds cost nothing, and the fastest dop wins."""
+    """Nobody is behind it, but others may come, so its GPU-seconds cost something."""
     text = said(waiting(1, P360), *crew(8))
 
     assert "number 1 of 1" in text
-    assert "0 jobs behind it, each of its GPU-seconds counts 0," in text
-    (weight,) = re.findall(r"each second of its own ([\d.]+)\.", text)
+    found = re.search(
+        r"0 jobs behind it and others to come, each of its GPU-seconds counts ([\d.]+), "
+        r"and each second of its own ([\d.]+)\.",
+        text,
+    )
+    assert found is not None
+    price, weight = map(float, found.groups())
+    assert price > 0.0
     costs = dict(re.findall(r"(\d) costs ([\d.]+\d)", text))
     cost = COSTS.cost(SORA, P360)
     assert {int(dop): float(said) for dop, said in costs.items()} == {
-        dop: pytest.approx(float(weight) * (30 * cost.at(dop) + cost.decode_s), rel=0.01)
+        dop: pytest.approx((weight + price * dop) * (30 * cost.at(dop) + cost.decode_s), rel=0.01)
         for dop in (1, 2, 4, 8)
     }
-    assert "; dop 8 is chosen" in text
+    chosen = min(costs, key=lambda dop: float(costs[dop]))
+    assert f"; dop {chosen} is chosen" in text
+    assert "it is given dop 8." in text
 
 
 def test_running_job_learns_from_which_load_its_price_is() -> None:
