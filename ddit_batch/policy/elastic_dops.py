@@ -156,6 +156,9 @@ class Shares:
             dop = entry.dop = best_dop(entry, most, price)
             served.append(entry)
             left -= dop
+            if dop == current and entry.group is entry.job.group:
+                left_in[room] -= dop
+                continue
             self._take(entry, room, dop)
             if dop < current:
                 shrunk.append(entry)

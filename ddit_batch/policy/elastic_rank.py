@@ -38,7 +38,7 @@ class Tuning:
 
     Found by a search (CMA-ES) over simulated Poisson arrivals at loads 0.5 to 0.95 on three
     published profiles (DDiT on 8 GPUs, HunyuanVideo on 8 and 32, CogVideoX1.5 on 32), seeds 101 to
-    112, which no figure of ours is reported for; ``docs/elastic.md`` tells what was tried.
+    112, and rounded to two digits; ``docs/elastic.md`` tells what was tried, and on which seeds.
     """
 
     price: float = 1.0

@@ -81,6 +81,8 @@ class Limits:
     max_timeouts: int = 3
     """Workers that have hung after which the job fails."""
     hang: HangLimits = field(default_factory=HangLimits)
+    repeats: bool = True
+    """Whether a leader is told again what it was told already: a message may be lost."""
 
 
 Stage = tuple[Snapshot, list[Command]]
@@ -232,11 +234,13 @@ def _place(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
         for job in world.jobs
         if target_of(job.job_id, ()) != job.group or job.pending is not None
     ]
+    if not limits.repeats:
+        otherwise = [job for job in otherwise if target_of(job.job_id, ()) != job.next_group]
     changing = [job for job in otherwise if _may_change(job, target_of(job.job_id, ()))]
     if not changing:
         return world, []
     may_start = world.waiting_to_decode < limits.decode_backlog
-    taken = _taken(world)
+    taken = _taken(world, {name for job in changing for name in target_of(job.job_id, ())})
     commands: list[Command] = []
     started: list[JobView] = []
     for job in sorted(changing, key=order_key):
@@ -253,9 +257,17 @@ def _place(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
     return with_jobs(world, started, []), commands
 
 
-def _taken(world: Snapshot) -> dict[WorkerName, JobId]:
-    """Whose each worker is. If it was sent a job while another has it, it is the other's."""
-    claims = [job for job in world.jobs if job.group or job.pending]
+def _taken(world: Snapshot, wanted: set[WorkerName]) -> dict[WorkerName, JobId]:
+    """Whose each worker is, at least of those *wanted*.
+
+    If it was sent a job while another has it, it is the other's.
+    """
+    not_wanted = wanted.isdisjoint
+    claims = [
+        job
+        for job in world.jobs
+        if not (not_wanted(job.group) and (job.pending is None or not_wanted(job.pending)))
+    ]
     claims.sort(key=attrgetter("seq"), reverse=True)
     claims.sort(key=lambda job: job.state in HELD_STATES)
     taken: dict[WorkerName, JobId] = {}
