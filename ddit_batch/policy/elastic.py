@@ -118,28 +118,37 @@ class Elastic:
     def _place(self, place: Placement, shares: Shares, served: list[Ranked]) -> None:
         """Give names to counts: first what jobs keep, then what they are given.
 
-        Jobs that start choose first: they gain most by workers that do nothing now.
+        Jobs that can only have back what is their own choose first; then those that start, who gain
+        most by workers that do nothing now.
         """
-        changing = _keep_whole(place, served)
-        wider: list[Ranked] = []
+        names = shares.rooms.names
+        own: list[Ranked] = []
         starting: list[Ranked] = []
-        for entry in changing:
+        wider: list[Ranked] = []
+        for entry in _keep_whole(place, served):
             kept = place.keep(entry.job, min(entry.current, entry.dop)) if entry.current else 0
             if not kept:
                 starting.append(entry)
             elif kept != entry.dop:
-                wider.append(entry)
+                (wider if entry.most is None else own).append(entry)
+        for entry in own:
+            _widen(place, entry, names)
         for entry in starting:
             assert entry.room is not None
-            place.start_in(entry.job, entry.dop, shares.rooms.names[entry.room])
+            place.start_in(entry.job, entry.dop, names[entry.room])
         for entry in wider:
-            assert entry.room is not None
-            had, room = len(place.groups[entry.job.job_id]), shares.rooms.names[entry.room]
-            dop = entry.cost.widest(min(entry.dop, place.widest(entry.job, room)))
-            if dop > had:
-                place.widen(entry.job, dop, room)
-            elif dop < had:
-                place.narrow(entry.job, dop)
+            _widen(place, entry, names)
+
+
+def _widen(place: Placement, entry: Ranked, names: Sequence[Sequence[WorkerName]]) -> None:
+    """Let a job that has some of its workers have more of its room, as far as there are any."""
+    assert entry.room is not None
+    had, room = len(place.groups[entry.job.job_id]), names[entry.room]
+    dop = entry.cost.widest(min(entry.dop, place.widest(entry.job, room)))
+    if dop > had:
+        place.widen(entry.job, dop, room)
+    elif dop < had:
+        place.narrow(entry.job, dop)
 
 
 def _keep_whole(place: Placement, served: list[Ranked]) -> list[Ranked]:

@@ -235,7 +235,7 @@ def _place(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
         if target_of(job.job_id, ()) != job.group or job.pending is not None
     ]
     if not limits.repeats:
-        otherwise = [job for job in otherwise if target_of(job.job_id, ()) != job.next_group]
+        otherwise = [job for job in otherwise if not _is_told(job, target_of(job.job_id, ()))]
     changing = [job for job in otherwise if _may_change(job, target_of(job.job_id, ()))]
     if not changing:
         return world, []
@@ -288,6 +288,13 @@ def _may_change(job: JobView, target: tuple[WorkerName, ...]) -> bool:
         and (job.state is _ENCODED or job.state is _DENOISED)
         and job.message is _NO_MESSAGE
     )
+
+
+def _is_told(job: JobView, target: tuple[WorkerName, ...]) -> bool:
+    """Whether a running job was told just that already."""
+    if job.pending is None:
+        return False
+    return job.pending == (target if target[:1] == job.group[:1] else ())
 
 
 def _steer(job: JobView, target: tuple[WorkerName, ...], *, free: bool) -> list[Command]:
