@@ -70,10 +70,13 @@ class Elastic:
 
     costs: CostModel
     tuning: Tuning = field(default_factory=Tuning)
-    _least_cost: LeastCost = field(init=False, repr=False, compare=False)
+    least_cost: LeastCost = field(init=False, repr=False, compare=False)
+    """Remembers answers, not decisions: it follows from ``tuning`` alone."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_least_cost", self.tuning.least_cost())
+        tuning = self.tuning
+        least_cost = LeastCost(keep=tuning.keep, idle_steps=0.5 * tuning.idle_step)
+        object.__setattr__(self, "least_cost", least_cost)
 
     @property
     def name(self) -> str:
@@ -84,7 +87,7 @@ class Elastic:
         """Leave alone what cannot be changed, decode, then share the rest."""
         place, ranked = self.prepared(snapshot)
         rooms, load = place.idle_workers(), snapshot.recent.load
-        shares = Shares(rooms, self.tuning, load, self._least_cost)
+        shares = Shares(rooms, self.tuning, load, self.least_cost)
         self._place(place, shares, shares.give(ranked))
         return place.groups
 
@@ -93,7 +96,8 @@ class Elastic:
         place, ranked = self.prepared(snapshot)
         if not is_movable(job):
             return ()
-        shares = WatchedShares(place.idle_workers(), self.tuning, snapshot.recent.load, watched=job)
+        rooms, load = place.idle_workers(), snapshot.recent.load
+        shares = WatchedShares(rooms, self.tuning, load, self.least_cost, watched=job)
         shares.give(ranked)
         return words(job, snapshot, ranked, shares)
 

@@ -45,11 +45,9 @@ def weights_behind(ranked: Sequence[Ranked], beyond: float) -> list[float]:
 class Shares:
     """The workers of one plan by room, used up as they are given away."""
 
-    def __init__(
-        self, rooms: Rooms, tuning: Tuning, load: float, least_cost: LeastCost | None = None
-    ) -> None:
+    def __init__(self, rooms: Rooms, tuning: Tuning, load: float, least_cost: LeastCost) -> None:
         self._tuning = tuning
-        self._least_cost = least_cost or tuning.least_cost()
+        self._least_cost = least_cost
         self._price = tuning.price * scarcity(load) ** tuning.price_power
         self.rooms = rooms
         """The workers that are to be given away."""

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from ddit_batch.cost_model import Cost, CostModel
-from ddit_batch.policy.least_cost import LeastCost
 from ddit_batch.policy.roster import Room
 from ddit_batch.snapshot import BatchView, JobView, Recent, Snapshot
 
@@ -29,7 +28,6 @@ SMALLEST = 0.01
 """Likewise: a job is never so small that its own seconds count for nothing."""
 DEADLINE_MARGIN = 1.1
 """A batch with a deadline plans to need so much more than its work."""
-_OVERDUE, _IN_TIME = 0, 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +89,6 @@ class Tuning:
     patience: float = 50.0
     """A job that has been here for so many times its own work is overdue."""
 
-    def least_cost(self) -> LeastCost:
-        """What finds the dop of least cost, and remembers."""
-        return LeastCost(keep=self.keep, idle_steps=0.5 * self.idle_step)
-
 
 class Ranked:
     """A job that could be denoised now, while one plan is made.
@@ -144,14 +138,6 @@ class Ranked:
         self.room: Room | None = None
         """Where it runs, or is to start."""
 
-    @property
-    def key(self) -> tuple[float, ...]:
-        """Its place in the order; the smallest comes first, and no two are equal."""
-        job = self.job
-        if self.is_overdue:
-            return (_OVERDUE, job.arrived_s, job.seq)
-        return (_IN_TIME, -job.priority, self.turn, self.size, job.seq)
-
     def left_s(self, dop: int) -> float:
         """Seconds to its end at *dop*."""
         return self.left.at[dop]
@@ -169,7 +155,10 @@ def scarcity(load: float) -> float:
 def rank(
     jobs: Iterable[JobView], snapshot: Snapshot, costs: CostModel, tuning: Tuning
 ) -> list[Ranked]:
-    """*jobs* in the order in which they should be given workers."""
+    """*jobs* in the order in which they should be given workers.
+
+    The overdue ones by arrival, then the others by priority, turn, size and arrival.
+    """
     now_s, patience = snapshot.now_s, tuning.patience
     known: dict[tuple[str, int], Cost] = {}
     """By model and the identity of the shape: quick to ask, and most jobs share a few shapes."""
@@ -204,7 +193,7 @@ def rank(
 
 
 def _sort(entries: list[Ranked]) -> None:
-    """Bring them into the order of ``Ranked.key`` as if all were in time, before turns are taken.
+    """By priority, then by size, then by arrival, which is unique: the order without turns.
 
     Sorting is stable; sorts by one attribute each are several times as fast as one by ``key``.
     """

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ddit_batch.durations import shown_duration
 from ddit_batch.policy.elastic_dops import Shares
 from ddit_batch.policy.elastic_rank import Ranked, Tuning, needed_workers
+from ddit_batch.policy.least_cost import LeastCost
 from ddit_batch.policy.roster import Rooms
 from ddit_batch.snapshot import BatchView, JobView, Snapshot
 
@@ -31,8 +32,10 @@ class Weighed:
 class WatchedShares(Shares):
     """The shares of one plan, which remember how one job's dop was chosen."""
 
-    def __init__(self, rooms: Rooms, tuning: Tuning, load: float, *, watched: JobView) -> None:
-        super().__init__(rooms, tuning, load)
+    def __init__(
+        self, rooms: Rooms, tuning: Tuning, load: float, least_cost: LeastCost, *, watched: JobView
+    ) -> None:
+        super().__init__(rooms, tuning, load, least_cost)
         self._watched = watched
         self.weighed: Weighed | None = None
         """None: nothing was left when its turn came."""

@@ -64,10 +64,18 @@ def left_s(scene: Scene, job: JobView, dop: int) -> float:
     return Ranked(job, cost_of(scene, job), scene.world.now_s).left_s(dop)
 
 
+def key(entry: Ranked) -> tuple[float, ...]:
+    """Its place in the order, as it is told: the smallest comes first."""
+    job = entry.job
+    if entry.is_overdue:
+        return (0, job.arrived_s, job.seq)
+    return (1, -job.priority, entry.turn, entry.size, job.seq)
+
+
 def weights(scene: Scene, world: Snapshot) -> dict[JobId, tuple[float, ...]]:
     """What each job's place and width are decided by, to the last bit."""
     ranked = rank(world.jobs, world, scene.policy.costs, scene.policy.tuning)
-    return {entry.job.job_id: (*entry.key, entry.width_weight) for entry in ranked}
+    return {entry.job.job_id: (*key(entry), entry.width_weight) for entry in ranked}
 
 
 def is_overdue(scene: Scene, job: JobView) -> bool:
@@ -254,7 +262,7 @@ def test_order_is_total_and_by_its_key(*, scene: Scene, alike: bool) -> None:
         same |= {"steps": 60, "step": 0}
         jobs = [replace(job, **same) for job in jobs]
     ranked = rank(jobs, scene.world, scene.policy.costs, scene.policy.tuning)
-    keys = [entry.key for entry in ranked]
+    keys = [key(entry) for entry in ranked]
 
     assert keys == sorted(keys)
     assert len(set(keys)) == len(keys)
@@ -266,7 +274,8 @@ def test_dop_of_each_job_is_the_one_of_least_cost(scene: Scene, price: float, mo
     """By the rule as it is told: its present dop is a little better, joining workers wait."""
     place, ranked = scene.policy.prepared(scene.world)
     tuning = scene.policy.tuning
-    shares = Shares(place.idle_workers(), tuning, scene.world.recent.load)
+    rooms, load = place.idle_workers(), scene.world.recent.load
+    shares = Shares(rooms, tuning, load, scene.policy.least_cost)
 
     for entry in ranked:
         cost, current = entry.cost, entry.current

@@ -166,7 +166,9 @@ def test_costs_that_are_told_are_those_that_the_choice_was_made_by(scene: Scene)
         if not is_movable(job) or job.group:
             continue
         free = place.idle_workers()
-        shares = WatchedShares(free, policy.tuning, world.recent.load, watched=job)
+        shares = WatchedShares(
+            free, policy.tuning, world.recent.load, policy.least_cost, watched=job
+        )
         shares.give(ranked)
         weighed = shares.weighed
         entry: Ranked = next(entry for entry in ranked if entry.job is job)
