@@ -53,7 +53,8 @@ from ddit_batch.cost_model import CostModel
 from ddit_batch.job import JobId, JobState, WorkerName
 from ddit_batch.policy.base import Decisions, to_decode
 from ddit_batch.policy.elastic_dops import Shares
-from ddit_batch.policy.elastic_rank import Ranked, Tuning, rank
+from ddit_batch.policy.elastic_rank import Ranked, rank
+from ddit_batch.policy.elastic_tuning import Tuning
 from ddit_batch.policy.elastic_words import WatchedShares, words
 from ddit_batch.policy.least_cost import LeastCost
 from ddit_batch.policy.placement import Placement

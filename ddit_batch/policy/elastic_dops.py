@@ -13,7 +13,8 @@ from itertools import accumulate
 from operator import attrgetter
 
 from ddit_batch.job import WorkerName
-from ddit_batch.policy.elastic_rank import Ranked, Tuning, scarcity
+from ddit_batch.policy.elastic_rank import Ranked, scarcity
+from ddit_batch.policy.elastic_tuning import Tuning
 from ddit_batch.policy.least_cost import LeastCost
 from ddit_batch.policy.roster import Room, Rooms
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from ddit_batch.durations import shown_duration
 from ddit_batch.policy.elastic_dops import Shares
-from ddit_batch.policy.elastic_rank import Ranked, Tuning, needed_workers
+from ddit_batch.policy.elastic_rank import Ranked, needed_workers
+from ddit_batch.policy.elastic_tuning import Tuning
 from ddit_batch.policy.least_cost import LeastCost
 from ddit_batch.policy.roster import Rooms
 from ddit_batch.snapshot import BatchView, JobView, Snapshot

@@ -19,7 +19,7 @@ from worlds import a_job, a_worker, a_world
 from ddit_batch.cost_model import CostModel
 from ddit_batch.job import JobState, Phase, Shape, WorkerName
 from ddit_batch.policy.elastic import Elastic
-from ddit_batch.policy.elastic_rank import Tuning
+from ddit_batch.policy.elastic_tuning import Tuning
 from ddit_batch.snapshot import BatchView, JobView, Recent, Snapshot, Whereabouts, WorkerView
 
 S = JobState

@@ -14,7 +14,7 @@ from sim_worlds import TableCosts, a_cost, a_workload, an_arrival
 from ddit_batch.job import JobId, JobState
 from ddit_batch.policy.base import Decisions, dit_workers
 from ddit_batch.policy.elastic import Elastic
-from ddit_batch.policy.elastic_rank import Tuning
+from ddit_batch.policy.elastic_tuning import Tuning
 from ddit_batch.simulator import Cluster, Config, Fault, simulate
 from ddit_batch.simulator.workload import Workload
 from ddit_batch.snapshot import JobView, Snapshot
