@@ -41,7 +41,7 @@ LONGEST_WAIT_S = 5.0
 MOST_CALLS = 64
 """Calls that are kept for a worker: those that it has missed beyond that are stale."""
 CALLS_TTL_S = 60
-"""Calls that nobody takes are void: the scheduler repeats what still holds at every decision."""
+"""Calls that nobody takes are void: the scheduler repeats what still holds in every round."""
 MAILBOX_TTL_S = 60
 """A mailbox nobody rewrites for this long is void; the scheduler rewrites it at every decision."""
 

@@ -5,7 +5,8 @@ as before, and a recorded snapshot replays to the same commands.
 Rule 2: level-triggered. A decision looks at what is, never at what has just happened; a lost event,
 a repeated one or a crash between two commands is mended by the next decision.
 Rule 3: the driver carries the commands out in order, each as a compare-and-set. One that finds its
-job moved on changes nothing, and the next decision sees why.
+job moved on changes nothing, and the next decision sees why. What a running job was told to do at
+its next step boundary is not said twice: whose messages may get lost repeats it.
 
 Theory of operation. The stages run in order, and each hands the world as it will be after its own
 commands to the next: workers whose lease ran out are lost; their jobs go back one phase; cancelled
@@ -81,8 +82,6 @@ class Limits:
     max_timeouts: int = 3
     """Workers that have hung after which the job fails."""
     hang: HangLimits = field(default_factory=HangLimits)
-    repeats: bool = True
-    """Whether a leader is told again what it was told already: a message may be lost."""
 
 
 Stage = tuple[Snapshot, list[Command]]
@@ -222,7 +221,7 @@ def _with_one_send(commands: list[Command]) -> list[Command]:
 
 
 def _place(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
-    """Turn the policy's targets into the difference from what is.
+    """Turn the policy's targets into the difference from what is, and from what was told.
 
     A worker that another job has, or was told to take, is not given before that job has let it go:
     the command waits for a later decision. So no worker is ever in two groups.
@@ -234,9 +233,7 @@ def _place(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
         for job in world.jobs
         if target_of(job.job_id, ()) != job.group or job.pending is not None
     ]
-    if not limits.repeats:
-        otherwise = [job for job in otherwise if not _is_told(job, target_of(job.job_id, ()))]
-    changing = [job for job in otherwise if _may_change(job, target_of(job.job_id, ()))]
+    changing = [job for job in otherwise if _is_to_change(job, target_of(job.job_id, ()))]
     if not changing:
         return world, []
     may_start = world.waiting_to_decode < limits.decode_backlog
@@ -278,10 +275,11 @@ def _taken(world: Snapshot, wanted: set[WorkerName]) -> dict[WorkerName, JobId]:
     return taken
 
 
-def _may_change(job: JobView, target: tuple[WorkerName, ...]) -> bool:
-    """Whether a target may call for a command: the job is denoised, or could start."""
+def _is_to_change(job: JobView, target: tuple[WorkerName, ...]) -> bool:
+    """Whether a target calls for a command: the job could start, or was told something else."""
     if job.state is _DENOISING:
-        return not (job.cancel_requested or job.paused)
+        wanted = target if target[:1] == job.group[:1] else ()
+        return wanted != job.next_group and not (job.cancel_requested or job.paused)
     return (
         bool(target)
         and not job.group
@@ -290,20 +288,12 @@ def _may_change(job: JobView, target: tuple[WorkerName, ...]) -> bool:
     )
 
 
-def _is_told(job: JobView, target: tuple[WorkerName, ...]) -> bool:
-    """Whether a running job was told just that already."""
-    if job.pending is None:
-        return False
-    return job.pending == (target if target[:1] == job.group[:1] else ())
-
-
 def _steer(job: JobView, target: tuple[WorkerName, ...], *, free: bool) -> list[Command]:
     """What to tell a running job. Its leader cannot change: to move, the job is given back."""
     if not target or target[0] != job.group[0]:
         return [Tell(job, Instruction.RELEASE)]
-    if target == job.group:
-        return [Tell(job, Instruction.CONTINUE, target)] if job.pending is not None else []
-    return [Tell(job, Instruction.CONTINUE, target)] if free else []
+    # Its own workers need not be free: it has them, and is to forget what it was told.
+    return [Tell(job, Instruction.CONTINUE, target)] if free or target == job.group else []
 
 
 def _fill_encode(world: Snapshot, policy: Policy, limits: Limits) -> Stage:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -127,7 +127,7 @@ class LiveDriver:
         snapshot = self._observe(reports)
         self._metrics.observed(snapshot, reports)
         commands = decide(snapshot, self._lookout.policy, self._limits)
-        for command in commands:
+        for command in (*commands, *_still_to_do(snapshot, commands)):
             self._carry_out(command)
         if self._recorder is not None:
             self._recorder.saw(snapshot, self._lookout.policy, self._limits, commands)
@@ -346,6 +346,21 @@ class LiveDriver:
                 self._dispatcher.vae(job.job_id, job.attempt)
             case phase:
                 assert_never(phase)
+
+
+def _still_to_do(snapshot: Snapshot, commands: Sequence[Command]) -> list[Tell]:
+    """What running jobs were told and have not done yet, of those with no new command.
+
+    The broker may have lost it; to a leader that has heard it, it says nothing new.
+    """
+    commanded = {c.job.job_id for c in commands if not isinstance(c, LoseWorker)}
+    return [
+        Tell(job, Instruction.CONTINUE if job.pending else Instruction.RELEASE, job.pending)
+        for job in snapshot.jobs
+        if job.pending is not None
+        and job.state is JobState.DENOISING
+        and job.job_id not in commanded
+    ]
 
 
 def _call(job: JobView, plan: OpenPlan) -> Call:

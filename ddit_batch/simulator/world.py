@@ -9,9 +9,8 @@ from ddit_batch.job import Incarnation, Phase, WorkerName
 from ddit_batch.scheduler.core import Limits
 from ddit_batch.snapshot import WorkerView
 
-UNBOUND = Limits(look_ahead=10**9, decode_backlog=10**9, max_worker_losses=10**9, repeats=False)
-"""Limits that never bind: what the live scheduler's queues cost is not part of the model. And every
-leader hears what it is told the first time."""
+UNBOUND = Limits(look_ahead=10**9, decode_backlog=10**9, max_worker_losses=10**9)
+"""Limits that never bind: what the live scheduler's queues cost is not part of the model."""
 
 
 FIRST_GROUP_S = 1.0

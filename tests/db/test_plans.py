@@ -134,7 +134,7 @@ def test_message_for_one_worker_has_no_plan(cluster: Cluster) -> None:
 
 
 def test_same_target_said_again_is_the_same_plan(cluster: Cluster) -> None:
-    """The scheduler repeats itself at every decision."""
+    """The scheduler repeats itself in every round."""
     claim = cluster.runs(0)
     epoch = cluster.told(claim, 0, 1)
 

@@ -291,6 +291,24 @@ def test_running_job_that_should_have_another_group_is_told_so() -> None:
     assert decide(world, Plan(job1=(first,)), LIMITS) == ()
 
 
+def test_running_job_is_told_nothing_twice_but_what_it_was_told_can_be_taken_back() -> None:
+    """Also if it is to be given back, and then to go on as it is after all."""
+    first, second = a_worker(0), a_worker(1)
+    group = (first.name, second.name)
+    wider = a_held_job(1, S.DENOISING, first, pending=group)
+    back = a_held_job(1, S.DENOISING, first, pending=())
+
+    for job, same in ((wider, Plan(job1=(first, second))), (back, Plan())):
+        world = a_world(first, second, job)
+        assert decide(world, same, LIMITS) == ()
+        assert decide(world, Plan(job1=(first,)), LIMITS) == (
+            Tell(job, Instruction.CONTINUE, (first.name,)),
+        )
+    assert decide(a_world(first, second, wider), Plan(), LIMITS) == (
+        Tell(wider, Instruction.RELEASE),
+    )
+
+
 def test_cancelled_job_is_told_that_and_nothing_else() -> None:
     """Whatever the policy wants of it."""
     first, second = a_worker(0), a_worker(1)

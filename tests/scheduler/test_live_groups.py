@@ -208,6 +208,43 @@ def test_what_was_told_is_repeated_but_nobody_joins_twice(
     assert workers.waits(B) == [f"{claim.job_id}.join.e{epoch}.{B}"]
 
 
+def test_what_was_told_is_repeated_while_the_policy_wants_what_it_cannot_have_yet(
+    workers: Workers, driver: LiveDriver, policy: Scripted, redis: Redis
+) -> None:
+    """There is no new command, so what the rows say still holds."""
+    claim = workers.runs(driver, policy, A)
+    other = workers.runs(driver, policy, C)
+    policy.targets[claim.job_id] = (A, B)
+    driver.round()
+    told = workers.letter(claim.job_id)
+    policy.targets[claim.job_id] = (A, C)
+    for key in redis.keys("ddit:mailbox:*"):
+        redis.delete(key)
+
+    driver.round()
+
+    assert workers.letter(claim.job_id) == told
+    assert rows.view(workers.engine, claim.job_id).pending == (A, B)
+    assert rows.view(workers.engine, other.job_id).group == (C,)
+
+
+def test_request_to_give_a_job_back_is_repeated_until_it_is_given_back(
+    workers: Workers, driver: LiveDriver, policy: Scripted, redis: Redis
+) -> None:
+    """Its leader finds it whenever it looks."""
+    claim = workers.runs(driver, policy, A)
+    policy.targets[claim.job_id] = ()
+    driver.round()
+    told = workers.letter(claim.job_id)
+    for key in redis.keys("ddit:mailbox:*"):
+        redis.delete(key)
+
+    driver.round()
+
+    assert workers.letter(claim.job_id) == told
+    assert told[:2] == (Instruction.RELEASE, ())
+
+
 def test_new_term_goes_on_in_the_middle_of_a_resize(
     workers: Workers, make_driver: MakeDriver, driver: LiveDriver, policy: Scripted
 ) -> None:

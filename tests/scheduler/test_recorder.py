@@ -28,8 +28,7 @@ NEWS = a_world(WORKER, a_job(1, JobState.ENCODED))
 """A job is sent."""
 QUIET = a_world(WORKER, a_sent_job(1, JobState.ENCODED, WORKER.name))
 """Nothing to do."""
-DRAINING = a_worker(0, draining=True)
-TELLS = a_world(DRAINING, a_held_job(1, JobState.DENOISING, DRAINING))
+TELLS = a_world(WORKER, a_held_job(1, JobState.DENOISING, WORKER, cancel_requested=True))
 """The same is told in each decision."""
 
 
@@ -109,7 +108,7 @@ def test_jobs_that_have_moved_on_are_recorded_sooner(scene: Scene) -> None:
 
 
 def test_repeated_tell_is_recorded_once(scene: Scene) -> None:
-    """A leader that has not reached its boundary yet is told again in every round."""
+    """The leader of a cancelled job is told again in every round, until it has confirmed."""
     assert [scene.after(1.0, TELLS) for _ in range(5)] == [1, 0, 0, 0, 0]
 
 
