@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 from cluster_tools import Cluster, Figure, Sums
 from deciding import deciding
+from shortest_first import ShortestFirst
 
 from ddit_batch.job import Phase
-
-sys.path.append(str(Path(__file__).parent.parent / "scheduler"))
-from shortest_first import ShortestFirst
 
 BEGUN = 10
 """A step at which the long job is well under way."""

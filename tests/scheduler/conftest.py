@@ -5,12 +5,11 @@ They share databases and what is in them with the tests of the database layer.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from celery import Celery
+from databases import a_database, wipe
 from fake_costs import COSTS, FixedCosts
 from redis import Redis
 from sqlalchemy import Engine
@@ -24,9 +23,7 @@ from ddit_batch.scheduler.core import Limits
 from ddit_batch.scheduler.live import LiveDriver, Pace
 from ddit_batch.scheduler.lookout import Lookout
 
-sys.path.append(str(Path(__file__).parent.parent / "db"))
 pytest.register_assert_rewrite("rows", "worlds")
-from databases import a_database, wipe  # noqa: E402 -- needs the path above
 
 
 @pytest.fixture(scope="session")
