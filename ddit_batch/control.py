@@ -43,7 +43,7 @@ MOST_CALLS = 64
 CALLS_TTL_S = 60
 """Calls that nobody takes are void: the scheduler repeats what still holds in every round."""
 MAILBOX_TTL_S = 60
-"""A mailbox nobody rewrites for this long is void; the scheduler rewrites it at every decision."""
+"""A mailbox nobody rewrites for this long is void; the scheduler rewrites it in every round."""
 
 
 class LiveControl:

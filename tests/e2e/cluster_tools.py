@@ -143,11 +143,11 @@ class Cluster:
 
     # batches
 
-    def submit(self, *custom_ids: str) -> Batch:
+    def submit(self, *custom_ids: str, priority: int = 0) -> Batch:
         """Submit the lines of *custom_ids* as a new batch, to a folder of its own."""
         folder = self._new_folder()
         file = write_prompts(folder / "prompts.jsonl", *custom_ids)
-        return self._submit(file, self.plan.models[1], folder)
+        return self._submit(file, self.plan.models[1], folder, priority=priority)
 
     def submit_file(self, file: Path, *, model: str) -> Batch:
         """Submit all lines of *file* as a new batch, to a folder of its own."""
@@ -159,9 +159,10 @@ class Cluster:
         folder.mkdir()
         return folder
 
-    def _submit(self, file: Path, model: str, folder: Path) -> Batch:
+    def _submit(self, file: Path, model: str, folder: Path, *, priority: int = 0) -> Batch:
+        overrides = {"priority": str(priority)}
         prompts = load_prompts(
-            str(file), model=model, overrides={}, models_folder=self._models_folder
+            str(file), model=model, overrides=overrides, models_folder=self._models_folder
         )
         engine = make_engine(self.state.database_url)
         submission = submit_prompts(engine, prompts, out=folder / "out", new=True)

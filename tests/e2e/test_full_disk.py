@@ -18,12 +18,12 @@ def test_full_disk_stops_admission_and_not_the_service(
     """When there is room again everything goes on by itself, with the same videos.
 
     Given a long job that is denoised, and a disk that is full before its next checkpoint.
-    When other jobs are submitted.
+    When other jobs are submitted, which may not take its worker although they are shorter.
     Then the long one goes on without its checkpoints, the others wait and say for what, and all
     end well once something was deleted.
     """
     with small_disk(cluster.home.store, size_kib=8192):
-        running = cluster.submit("long")
+        running = cluster.submit("long", priority=1)
         running.wait_step("long", 10)
         filler = fill(cluster.home.store)
         waiting = cluster.submit("fox", "tram")
