@@ -6,7 +6,7 @@ Rule 2: level-triggered. A decision looks at what is, never at what has just hap
 a repeated one or a crash between two commands is mended by the next decision.
 Rule 3: the driver carries the commands out in order, each as a compare-and-set. One that finds its
 job moved on changes nothing, and the next decision sees why. What a running job was told to do at
-its next step boundary is not said twice: whose messages may get lost repeats it.
+its next step boundary is not decided again: a driver whose messages may get lost repeats it.
 
 Theory of operation. The stages run in order, and each hands the world as it will be after its own
 commands to the next: workers whose lease ran out are lost; their jobs go back one phase; cancelled

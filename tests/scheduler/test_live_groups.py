@@ -123,6 +123,11 @@ class Workers:
         """The ids of the messages in the worker's queue."""
         return [str(message.headers["id"]) for message in messages(self.redis, f"dit.{name}")]
 
+    def lose_letters(self) -> None:
+        """The broker forgets all mailboxes."""
+        for key in self.redis.keys("ddit:mailbox:*"):
+            self.redis.delete(key)
+
     def letter(self, job: JobId) -> tuple[Instruction, tuple[str, ...], int]:
         """What stands in the job's mailbox."""
         letter = self.control.read_letter(job)
@@ -188,7 +193,7 @@ def test_shrinking_group_calls_those_who_stay(
 
 
 def test_what_was_told_is_repeated_but_nobody_joins_twice(
-    workers: Workers, driver: LiveDriver, policy: Scripted, redis: Redis
+    workers: Workers, driver: LiveDriver, policy: Scripted
 ) -> None:
     """A broker may forget; a plan stays the same."""
     claim = workers.runs(driver, policy, A)
@@ -197,8 +202,7 @@ def test_what_was_told_is_repeated_but_nobody_joins_twice(
     epoch = workers.epoch(claim.job_id)
     for name in (A, B):
         workers.calls(name)
-    for key in redis.keys("ddit:mailbox:*"):
-        redis.delete(key)
+    workers.lose_letters()
 
     driver.round()
 
@@ -209,7 +213,7 @@ def test_what_was_told_is_repeated_but_nobody_joins_twice(
 
 
 def test_what_was_told_is_repeated_while_the_policy_wants_what_it_cannot_have_yet(
-    workers: Workers, driver: LiveDriver, policy: Scripted, redis: Redis
+    workers: Workers, driver: LiveDriver, policy: Scripted
 ) -> None:
     """There is no new command, so what the rows say still holds."""
     claim = workers.runs(driver, policy, A)
@@ -218,8 +222,7 @@ def test_what_was_told_is_repeated_while_the_policy_wants_what_it_cannot_have_ye
     driver.round()
     told = workers.letter(claim.job_id)
     policy.targets[claim.job_id] = (A, C)
-    for key in redis.keys("ddit:mailbox:*"):
-        redis.delete(key)
+    workers.lose_letters()
 
     driver.round()
 
@@ -229,15 +232,14 @@ def test_what_was_told_is_repeated_while_the_policy_wants_what_it_cannot_have_ye
 
 
 def test_request_to_give_a_job_back_is_repeated_until_it_is_given_back(
-    workers: Workers, driver: LiveDriver, policy: Scripted, redis: Redis
+    workers: Workers, driver: LiveDriver, policy: Scripted
 ) -> None:
     """Its leader finds it whenever it looks."""
     claim = workers.runs(driver, policy, A)
     policy.targets[claim.job_id] = ()
     driver.round()
     told = workers.letter(claim.job_id)
-    for key in redis.keys("ddit:mailbox:*"):
-        redis.delete(key)
+    workers.lose_letters()
 
     driver.round()
 
