@@ -424,8 +424,9 @@ class Batch:
         """Every job succeeded, once, with one artifact, which is that of an undisturbed run."""
         assert self.count(JobState.SUCCEEDED) == len(self.custom_ids)
         names = {f"{name}{suffix}" for name in self.custom_ids for suffix in (".json", ".mp4")}
-        # The user's files are made just after the commit, or some seconds later by another worker.
-        wait_until(lambda: names <= self._delivered(), "all files are delivered", within_s=10.0)
+        # The user's files are made just after the commit, or some seconds later by another worker,
+        # and the row says so after that: only then it changes no more.
+        wait_until(self._all_noted, "all deliveries are noted", within_s=10.0)
         assert self._delivered() == names
         ends = self.cluster.value(
             "SELECT count(*) FROM job_events e JOIN jobs j ON j.id = e.job_id "
@@ -439,6 +440,10 @@ class Batch:
             assert video == stored
             assert Sums.of(self.manifest(name)) == undisturbed[name]
             assert hashlib.sha256(video).hexdigest() == undisturbed[name].video
+
+    def _all_noted(self) -> bool:
+        due = "SELECT count(*) FROM jobs WHERE batch_id = %s AND delivered_at IS NULL"
+        return not self.cluster.value(due, self.batch_id)
 
     def _delivered(self) -> set[str]:
         return {path.name for path in self.out.glob("*")}
