@@ -278,8 +278,7 @@ def _taken(world: Snapshot, wanted: set[WorkerName]) -> dict[WorkerName, JobId]:
 def _is_to_change(job: JobView, target: tuple[WorkerName, ...]) -> bool:
     """Whether a target calls for a command: the job could start, or was told something else."""
     if job.state is _DENOISING:
-        wanted = target if target[:1] == job.group[:1] else ()
-        return wanted != job.next_group and not (job.cancel_requested or job.paused)
+        return _wanted(job, target) != job.next_group and not (job.cancel_requested or job.paused)
     return (
         bool(target)
         and not job.group
@@ -288,12 +287,18 @@ def _is_to_change(job: JobView, target: tuple[WorkerName, ...]) -> bool:
     )
 
 
+def _wanted(job: JobView, target: tuple[WorkerName, ...]) -> tuple[WorkerName, ...]:
+    """What a running job is to have. Its leader cannot change: to move, it is given back."""
+    return target if target[:1] == job.group[:1] else ()
+
+
 def _steer(job: JobView, target: tuple[WorkerName, ...], *, free: bool) -> list[Command]:
-    """What to tell a running job. Its leader cannot change: to move, the job is given back."""
-    if not target or target[0] != job.group[0]:
+    """What to tell a running job."""
+    wanted = _wanted(job, target)
+    if not wanted:
         return [Tell(job, Instruction.RELEASE)]
     # Its own workers need not be free: it has them, and is to forget what it was told.
-    return [Tell(job, Instruction.CONTINUE, target)] if free or target == job.group else []
+    return [Tell(job, Instruction.CONTINUE, wanted)] if free or wanted == job.group else []
 
 
 def _fill_encode(world: Snapshot, policy: Policy, limits: Limits) -> Stage:
