@@ -62,8 +62,8 @@ def test_job_without_a_checkpoint_that_can_be_read_starts_over(
 
     assert batch.segments("long")[1] == (0, 100, "checkpoint_lost")
     batch.assert_undisturbed(undisturbed)
-    left = (store / "jobs" / job["id"]).rglob("step-*")
-    wait_until(lambda: not list(left), "no checkpoint is left", within_s=5.0)
+    folder = store / "jobs" / job["id"]
+    wait_until(lambda: not list(folder.rglob("step-*")), "no checkpoint is left", within_s=5.0)
 
 
 @pytest.mark.chaos
