@@ -334,6 +334,24 @@ class Batch:
         wanted = len(self.custom_ids)
         wait_until(lambda: self.count(*ends) == wanted, "all jobs end", within_s=within_s)
 
+    def wait_delivered(self) -> None:
+        """Wait until the user has the files of every job, all of which succeed.
+
+        They are made just after a success is committed, or some seconds later by another worker,
+        and noted after that: only then a job's row changes no more.
+        """
+        due = "SELECT count(*) FROM jobs WHERE batch_id = %s AND delivered_at IS NULL"
+        wait_until(
+            lambda: not self.cluster.value(due, self.batch_id),
+            "all deliveries are noted",
+            within_s=10.0,
+        )
+
+    def sums(self) -> dict[str, Sums]:
+        """The digests of its videos by custom_id, as soon as they are delivered."""
+        self.wait_delivered()
+        return {name: Sums.of(self.manifest(name)) for name in self.custom_ids}
+
     def wait_step(self, custom_id: str, step: int) -> None:
         """Wait until a job is denoised, and *step* steps far."""
         wait_until(
@@ -424,9 +442,7 @@ class Batch:
         """Every job succeeded, once, with one artifact, which is that of an undisturbed run."""
         assert self.count(JobState.SUCCEEDED) == len(self.custom_ids)
         names = {f"{name}{suffix}" for name in self.custom_ids for suffix in (".json", ".mp4")}
-        # The user's files are made just after the commit, or some seconds later by another worker,
-        # and the row says so after that: only then it changes no more.
-        wait_until(self._all_noted, "all deliveries are noted", within_s=10.0)
+        self.wait_delivered()
         assert self._delivered() == names
         ends = self.cluster.value(
             "SELECT count(*) FROM job_events e JOIN jobs j ON j.id = e.job_id "
@@ -440,10 +456,6 @@ class Batch:
             assert video == stored
             assert Sums.of(self.manifest(name)) == undisturbed[name]
             assert hashlib.sha256(video).hexdigest() == undisturbed[name].video
-
-    def _all_noted(self) -> bool:
-        due = "SELECT count(*) FROM jobs WHERE batch_id = %s AND delivered_at IS NULL"
-        return not self.cluster.value(due, self.batch_id)
 
     def _delivered(self) -> set[str]:
         return {path.name for path in self.out.glob("*")}

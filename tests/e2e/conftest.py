@@ -14,7 +14,7 @@ import yaml
 from broken_pipeline import break_vae
 from cluster_tools import Batch, Cluster, Figure, Sums
 from deciding import deciding
-from e2e_processes import MARK, wait_until
+from e2e_processes import MARK
 from e2e_prompts import (
     ALL,
     DEMO,
@@ -158,7 +158,7 @@ def undisturbed_batch(session_cluster: Cluster, figure: Figure) -> Batch:
     batch = session_cluster.submit(*ALL)
     importlib.import_module("plain_pipeline")  # seconds of imports, while others work
     batch.wait_done()
-    wait_until(lambda: len(list(batch.out.glob("*.mp4"))) == len(ALL), "all files are delivered")
+    batch.wait_delivered()
     figure(f"undisturbed run of {len(ALL)} jobs", time.monotonic() - begun_s, "s")
     return batch
 
@@ -166,7 +166,7 @@ def undisturbed_batch(session_cluster: Cluster, figure: Figure) -> Batch:
 @pytest.fixture(scope="session")
 def undisturbed(undisturbed_batch: Batch) -> dict[str, Sums]:
     """The digests of every video, by custom_id, when nothing is in the way."""
-    return {name: Sums.of(undisturbed_batch.manifest(name)) for name in ALL}
+    return undisturbed_batch.sums()
 
 
 @pytest.fixture
@@ -187,4 +187,4 @@ def alone(session_cluster: Cluster) -> dict[str, Sums]:
         batch.wait_done()
     found = spans(batch)
     assert all([len(workers) for workers in groups(found, name)] == [1] for name in GROUPED)
-    return {name: Sums.of(batch.manifest(name)) for name in GROUPED}
+    return batch.sums()

@@ -7,7 +7,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from cluster_tools import Batch, Cluster, Figure, Sums
+from cluster_tools import Batch, Cluster, Figure
 from deciding import deciding
 from e2e_prompts import DEMO
 from group_cluster import spans
@@ -35,6 +35,7 @@ def test_videos_show_their_prompts_whatever_happens_on_the_way(
     with deciding(session_cluster, Static(costs=CostModel(), dop=1)):
         alone = session_cluster.submit_file(FILE, model=DEMO)
         alone.wait_done(within_s=WITHIN_S)
+    sums = alone.sums()
     profile = load_profile(Path(__file__).with_name("scales_well.yaml"))
     costs = make_cost_model([profile], is_fixed=True)
     with deciding(session_cluster, partial(make_policy, "elastic"), costs=costs):
@@ -46,7 +47,6 @@ def test_videos_show_their_prompts_whatever_happens_on_the_way(
     right = part_right(alone)
     figure("demo videos that show what the card claims", 100 * right, "%")
     assert right >= SHOWN
-    sums = {name: Sums.of(alone.manifest(name)) for name in alone.custom_ids}
     disturbed.assert_undisturbed(sums)
     assert any(len(span.workers) > 1 for span in spans(disturbed)), "no group was made"
     assert {len(span.workers) for span in spans(alone)} == {1}
