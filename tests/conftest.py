@@ -16,6 +16,9 @@ from ddit_batch.embedded.home import Home
 from ddit_batch.embedded.postgres import running_postgres
 from ddit_batch.embedded.valkey import running_valkey
 
+# Helpers of several folders: whichever imports them first, their asserts shall explain themselves.
+pytest.register_assert_rewrite("rows", "worlds")
+
 # How long an example takes says how busy the machine is, not whether the code is right. A gate that
 # others wait for draws the same examples every time; whoever runs the tests by hand draws new ones.
 settings.register_profile(

@@ -8,8 +8,6 @@ import pytest
 from databases import a_database, wipe
 from sqlalchemy import Engine
 
-pytest.register_assert_rewrite("rows")
-
 
 @pytest.fixture(scope="session")
 def _one_database(migrated_database: str) -> Iterator[Engine]:

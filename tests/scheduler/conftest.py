@@ -23,8 +23,6 @@ from ddit_batch.scheduler.core import Limits
 from ddit_batch.scheduler.live import LiveDriver, Pace
 from ddit_batch.scheduler.lookout import Lookout
 
-pytest.register_assert_rewrite("rows", "worlds")
-
 
 @pytest.fixture(scope="session")
 def _live_database(migrated_database: str) -> Iterator[Engine]:
