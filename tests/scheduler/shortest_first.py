@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from ddit_batch.cost_model import CostModel
 from ddit_batch.job import JobState
 from ddit_batch.policy.base import Decisions, dit_workers
 from ddit_batch.snapshot import JobView, Snapshot, Whereabouts
@@ -15,6 +16,7 @@ class ShortestFirst:
     """One worker a job; a job that runs is left out for a shorter one that waits."""
 
     name: str = "shortest-first"
+    costs: CostModel = field(default_factory=CostModel)
 
     def plan(self, snapshot: Snapshot) -> Decisions:
         """The shortest jobs, as many as there are workers; those that run stay where they are."""
