@@ -72,12 +72,18 @@ def test_job_stops_in_the_middle_of_any_phase(
 
 
 @pytest.mark.chaos
-def test_whole_batch_stops_wherever_its_jobs_are(cluster: Cluster, figure: Figure) -> None:
-    """Queued, sent, running; said twice at that."""
-    batch = cluster.submit("long", "long-euler", *SQUARES)
-    batch.wait_step("long", 5)
+def test_whole_batch_stops_wherever_its_jobs_are(session_cluster: Cluster, figure: Figure) -> None:
+    """Queued, sent, running; said twice at that.
+
+    One worker denoises, and is held up until the first cancel is said: a command takes as long to
+    start as a long job takes to end.
+    """
+    session_cluster.mend({Phase.DIT: 1})
+    batch = session_cluster.submit("long", "long-euler", *SQUARES)
+    caught = batch.catch(Phase.DIT, custom_id="long%", step=5)
 
     cancel(batch)
+    caught.thaw()
     cancel(batch)
     batch.wait_done(within_s=20.0)
 
