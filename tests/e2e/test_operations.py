@@ -50,9 +50,10 @@ def test_paused_batch_stands_still_and_goes_on_to_the_same_videos(
     """The running job comes back with a checkpoint; no step is lost, and none done in between."""
     home = cluster.home.path
     batch = cluster.submit("long", "fox")
-    batch.wait_step("long", 5)
+    caught = batch.catch(Phase.DIT, custom_id="long", step=5)
 
     assert ddit(home, "pause", batch.batch_id).returncode == 0
+    caught.thaw()
     wait_until(lambda: not held(batch), "nobody holds a job of it", within_s=20)
     stood, moves = batch.job("long"), events(batch, "long")
     time.sleep(2.0)
